@@ -1,0 +1,129 @@
+"""Every error the engine shows anyone: a stable code, what happened, and what to do about it.
+
+    EngineError
+    ├── BadRequest            a command or a setting was wrong in itself
+    │   └── SettingsInvalid
+    ├── NotFound
+    │   ├── ModelNotFound
+    │   └── JobNotFound
+    ├── NoActiveModel         `default` was asked for and nothing is chosen
+    ├── ModelUnavailable      the file is gone, its drive is missing, or it is disabled
+    ├── ModelFailed           llama-server would not load it, or died
+    ├── NotEnoughMemory
+    ├── QueueFull             too many requests wait for one model
+    ├── NotEnoughDisk
+    ├── BadGguf
+    ├── RuntimeMissing        no llama.cpp that offers what we use
+    ├── RuntimeBuildFailed
+    ├── DownloadFailed
+    ├── PortTaken
+    ├── AlreadyRunning
+    └── EngineUnreachable
+
+`message` says what happened, with numbers; `remedy` says what the user can do. The cause
+stays on `__cause__` for the log and never reaches a face.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorView:
+    """An error as the faces see it."""
+
+    code: str
+    message: str
+    remedy: str = ""
+
+
+class EngineError(Exception):
+    """Base of the family."""
+
+    code = "engine"
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def view(self) -> ErrorView:
+        """This error as a value."""
+        return ErrorView(self.code, self.message, self.remedy)
+
+
+class BadRequest(EngineError):
+    code = "bad_request"
+
+
+class SettingsInvalid(BadRequest):
+    code = "settings_invalid"
+
+
+class NotFound(EngineError):
+    code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    code = "model_not_found"
+
+
+class JobNotFound(NotFound):
+    code = "job_not_found"
+
+
+class NoActiveModel(EngineError):
+    code = "no_active_model"
+
+
+class ModelUnavailable(EngineError):
+    code = "model_unavailable"
+
+
+class ModelFailed(EngineError):
+    code = "model_failed"
+
+
+class NotEnoughMemory(EngineError):
+    code = "not_enough_memory"
+
+
+class QueueFull(EngineError):
+    code = "queue_full"
+
+
+class NotEnoughDisk(EngineError):
+    code = "not_enough_disk"
+
+
+class BadGguf(EngineError):
+    code = "bad_gguf"
+
+
+class RuntimeMissing(EngineError):
+    code = "runtime_missing"
+
+
+class RuntimeBuildFailed(EngineError):
+    code = "runtime_build_failed"
+
+
+class DownloadFailed(EngineError):
+    code = "download_failed"
+
+
+class PortTaken(EngineError):
+    code = "port_taken"
+
+
+class AlreadyRunning(EngineError):
+    code = "already_running"
+
+
+class EngineUnreachable(EngineError):
+    code = "engine_unreachable"
+
+
+class Cancelled(BaseException):
+    """Raised inside a job at its next checkpoint after a cancel: a state, not an error."""

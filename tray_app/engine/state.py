@@ -1,0 +1,94 @@
+"""state.db: one SQLite file (WAL) for jobs, metadata caches, usage and small remembered values."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from .home import set_aside
+
+log = logging.getLogger(__name__)
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS remembered (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS requests (
+    id INTEGER PRIMARY KEY, model_id TEXT NOT NULL, path TEXT NOT NULL, status INTEGER NOT NULL,
+    started_at REAL NOT NULL, wait_s REAL NOT NULL, first_token_s REAL, duration_s REAL NOT NULL,
+    prompt_tokens INTEGER, generated_tokens INTEGER, tokens_per_s REAL);
+CREATE INDEX IF NOT EXISTS requests_by_model ON requests (model_id, started_at);
+"""
+REQUESTS_KEPT = 10_000  # about 1 MB
+
+
+class StateDb:
+    """One connection shared by all threads; `transaction()` takes turns.
+
+    A file that SQLite calls corrupt is set aside under a new name (`broken_copy`) and a
+    fresh one is begun: everything in it can be rebuilt or is history.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.RLock()
+        self.broken_copy: Path | None = None
+        try:
+            self._connection = self._open()
+        except sqlite3.DatabaseError as error:
+            log.error("state.db is broken: %s", error)
+            self.broken_copy = set_aside(path)
+            for suffix in ("-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            self._connection = self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, check_same_thread=False, isolation_level=None, timeout=10
+        )
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute("PRAGMA cache_size=-512")  # KiB: a small idle footprint
+            connection.executescript(_SCHEMA)
+            if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+                raise sqlite3.DatabaseError("quick_check found damage")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """The connection inside BEGIN IMMEDIATE ... COMMIT, rolled back if the block raises."""
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    def remember(self, key: str, value: str | None) -> None:
+        """Keep a small value across restarts; None forgets it."""
+        with self.transaction() as db:
+            if value is None:
+                db.execute("DELETE FROM remembered WHERE key = ?", (key,))
+            else:
+                db.execute("INSERT OR REPLACE INTO remembered VALUES (?, ?)", (key, value))
+
+    def recall(self, key: str) -> str | None:
+        """A value kept by `remember`."""
+        with self._lock:
+            row = self._connection.execute(
+                "SELECT value FROM remembered WHERE key = ?", (key,)
+            ).fetchone()
+        return None if row is None else str(row[0])
+
+    def close(self) -> None:
+        """Flush the WAL and close."""
+        with self._lock:
+            self._connection.close()
