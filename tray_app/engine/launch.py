@@ -1,0 +1,82 @@
+"""What will run for a model: a pure value, the same for the launch and for whoever shows it."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from .settings import ModelSettings
+from .values import Model, ModelKind, Runtime
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where one llama-server listens: a unix socket, or a loopback port on Windows."""
+
+    socket_path: Path | None = None
+    port: int | None = None
+
+    @property
+    def marker(self) -> str:
+        """A word of the command line that only this child has."""
+        return str(self.socket_path) if self.socket_path else f"--port={self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What the fit decided: context in tokens, GPU layers, further placement arguments."""
+
+    context_length: int
+    gpu_layers: int | None = None
+    extra_args: tuple[str, ...] = ()
+    memory_bytes: int = 0
+
+
+def context_wished(settings: ModelSettings, model: Model) -> int:
+    """The context length to ask for, in tokens: the setting, never beyond the training."""
+    wished = settings.context_length or 8192
+    return min(wished, model.context_length) if model.context_length else wished
+
+
+def arguments(
+    model: Model,
+    settings: ModelSettings,
+    runtime: Runtime,
+    placement: Placement,
+    endpoint: Endpoint,
+    slot_folder: Path,
+    prompt_cache_mib: int,
+) -> tuple[str, ...]:
+    """The whole argument vector of the model's llama-server.
+
+    Fitting is off because `placement` carries its result; without `-c` llama.cpp would then
+    take the whole training context. No warm-up run: the first request does the same work, and
+    nobody waits for it twice.
+    """
+    words = [str(runtime.server_path), "--model", str(model.path), "--alias", model.id]
+    if endpoint.socket_path:
+        words += ["--host", str(endpoint.socket_path)]
+    else:
+        words += ["--host", "127.0.0.1", f"--port={endpoint.port}"]
+    words += ["--ctx-size", str(placement.context_length), "--fit", "off", "--no-warmup"]
+    layers = settings.gpu_layers if settings.gpu_layers is not None else placement.gpu_layers
+    if layers is not None and layers >= 0:
+        words += ["--gpu-layers", str(layers)]
+    words += placement.extra_args
+    if settings.threads is not None:
+        words += ["--threads", str(settings.threads)]
+    if settings.parallel is not None:
+        words += ["--parallel", str(settings.parallel)]
+    if settings.mmproj and model.mmproj_path is not None:
+        words += ["--mmproj", str(model.mmproj_path)]
+    if model.kind is ModelKind.EMBEDDING:
+        words += ["--embeddings"]
+    words += ["--slot-save-path", str(slot_folder), "--cache-ram", str(prompt_cache_mib)]
+    words += ["--cors-origins", "localhost", "--metrics", "--offline"]
+    return (*words, *settings.extra_args)
+
+
+def command_text(argv: tuple[str, ...]) -> str:
+    """The command as a person would type it; for showing and copying only, never for running."""
+    return shlex.join(argv)

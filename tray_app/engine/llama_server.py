@@ -1,0 +1,147 @@
+"""One llama-server child: started on a private endpoint, awaited until ready, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .child_registry import ChildRegistry
+from .errors import ErrorView
+from .faults import Fault, read_fault
+from .launch import Endpoint
+from .logs import tail_lines
+from .process import ChildProcess, LaunchSpec
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.01  # a small model is ready in 0.18 s: a coarser poll would show
+SLOW_POLL_S = 0.1  # after SLOW_AFTER_S
+SLOW_AFTER_S = 3.0
+STOP_GRACE_S = 5.0  # SIGTERM to exit takes 0.12 s; a loading child may not listen
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a child ended: its fault, or None when it was asked to."""
+
+    fault: Fault | None
+
+
+def free_endpoint(folder: Path) -> Endpoint:
+    """An endpoint nobody uses: a fresh socket name, or on Windows a free loopback port."""
+    if sys.platform == "win32":
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return Endpoint(port=probe.getsockname()[1])
+    while True:
+        path = folder / f"m{next(_numbers)}.sock"
+        # A socket file stays behind a killed child and would stop the next one's bind.
+        path.unlink(missing_ok=True)
+        return Endpoint(socket_path=path)
+
+
+class ServerChild:
+    """A running llama-server. Made and used on the event loop; nothing here blocks it long."""
+
+    def __init__(
+        self,
+        argv: tuple[str, ...],
+        endpoint: Endpoint,
+        log_path: Path,
+        registry: ChildRegistry | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Start it (1-3 ms). Raises OSError."""
+        self.endpoint = endpoint
+        self._loop = asyncio.get_running_loop()
+        self._log_path = log_path
+        self._clock = clock
+        self._stopping = False
+        self.died: asyncio.Future[ErrorView] = self._loop.create_future()
+        self.ended: asyncio.Future[Ended] = self._loop.create_future()
+        self._log_start = log_path.stat().st_size if log_path.exists() else 0
+        self.process = ChildProcess(
+            LaunchSpec(argv=argv, log_path=log_path),
+            on_exit=self._exited,
+            registry=registry,
+            kind="llama-server",
+            marker=endpoint.marker,
+        )
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    async def wait_ready(self) -> bool:
+        """Wait until it answers /health with 200; False when it ended first."""
+        started = self._clock()
+        while not self.ended.done():
+            if await self._healthy():
+                return not self.ended.done()
+            slow = self._clock() - started > SLOW_AFTER_S
+            await asyncio.wait([self.ended], timeout=SLOW_POLL_S if slow else POLL_S)
+        return False
+
+    async def stop(self, grace_s: float = STOP_GRACE_S) -> None:
+        """Ask, wait, kill, reap; returns when its whole tree is gone."""
+        self._stopping = True
+        try:
+            await asyncio.to_thread(self.process.stop, grace_s)
+        except TimeoutError as error:
+            log.error("a llama-server would not end: %s", error)
+            return
+        await asyncio.wait([self.ended], timeout=1.0)
+
+    async def _healthy(self) -> bool:
+        try:
+            async with asyncio.timeout(2.0):
+                reader, writer = await self._connect()
+                try:
+                    writer.write(
+                        b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+                    )
+                    return (await reader.readline()).startswith(b"HTTP/1.1 200")
+                finally:
+                    writer.close()
+        except (OSError, TimeoutError):
+            return False
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self.endpoint.socket_path:
+            return await asyncio.open_unix_connection(str(self.endpoint.socket_path))
+        return await asyncio.open_connection("127.0.0.1", self.endpoint.port)
+
+    def _exited(self, returncode: int) -> None:
+        """On the waiter's thread: read the reason there, then tell the loop."""
+        fault = None if self._stopping else read_fault(self._own_lines(), returncode)
+        if self.endpoint.socket_path:
+            self.endpoint.socket_path.unlink(missing_ok=True)
+        try:
+            self._loop.call_soon_threadsafe(self._settle, fault)
+        except RuntimeError:  # the loop closed first: the engine is gone
+            return
+
+    def _own_lines(self) -> list[str]:
+        """The log's last lines, of this run only: an older run's error is not ours."""
+        try:
+            grown = self._log_path.stat().st_size - self._log_start
+        except OSError:
+            return []
+        return tail_lines(self._log_path, min(16_384, grown)) if grown > 0 else []
+
+    def _settle(self, fault: Fault | None) -> None:
+        if not self.ended.done():
+            self.ended.set_result(Ended(fault))
+        if not self.died.done():
+            stopped = ErrorView(
+                "model_stopped", "The model was unloaded.", "Send the request again."
+            )
+            self.died.set_result(fault.error if fault else stopped)
