@@ -1,0 +1,265 @@
+"""What the gateway costs: a llama-server asked directly and through it, in alternation.
+
+    LLAMA_WRANGLER_LLAMA_SERVER=... python -m tests.benchmarks.bench_gateway [--rounds 7]
+
+Gateway, scripted upstream and llama-server are processes of their own; the client is one raw
+asyncio client for both ways. Ratios are medians over rounds; the order changes every round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from tests import parts
+from tests.gateway_kit import SSE_HEAD, FakeBackend, as_chunk, read_request
+from tray_app.gateway import Gateway
+
+Address = str | int  # a unix socket, or a loopback port
+EVENT = as_chunk(
+    b'data: {"choices":[{"finish_reason":null,"index":0,"delta":{"content":" word"}}],'
+    b'"created":1790000000,"id":"chatcmpl-x","model":"m","object":"chat.completion.chunk"}\n\n'
+)
+BURST = 50_000
+PACED = 1_000
+PACE_S = 0.002
+TOKENS = 160
+
+
+@dataclass(frozen=True)
+class Run:
+    """One streamed answer. `first_s` counts from before the connect."""
+
+    first_s: float
+    total_s: float
+    chunks: int
+
+
+class Reader(asyncio.Protocol):
+    """A client that only counts."""
+
+    def __init__(self, request: bytes) -> None:
+        self.request = request
+        self.first_at = 0.0
+        self.chunks = 0
+        self.tail = b""
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.write(self.request)
+
+    def data_received(self, data: bytes) -> None:
+        found = data.count(b"data: ")
+        if found and not self.first_at:
+            self.first_at = time.perf_counter()
+        self.chunks += found
+        self.tail = (self.tail + data)[-7:]
+        if self.tail == b"\r\n0\r\n\r\n"[-7:] and not self.done.done():
+            self.done.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.done.done():
+            self.done.set_exception(ConnectionError("cut off"))
+
+
+async def ask(address: Address, path: str, body: dict[str, object]) -> Run:
+    """One streamed request on a connection of its own."""
+    payload = json.dumps({**body, "stream": True}).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(payload)}\r\n\r\n"
+    reader = Reader(head.encode() + payload)
+    loop, start = asyncio.get_running_loop(), time.perf_counter()
+    if isinstance(address, int):
+        await loop.create_connection(lambda: reader, "127.0.0.1", address)
+    else:
+        await loop.create_unix_connection(lambda: reader, address)
+    await reader.done
+    end = time.perf_counter()
+    reader.transport.close()
+    return Run(reader.first_at - start, end - start, reader.chunks)
+
+
+# --- the processes ------------------------------------------------------------------------
+
+
+async def serve_gateway(socket_path: str) -> None:
+    gateway = Gateway(FakeBackend(socket_path), port=0)
+    await gateway.start()
+    print(gateway.port, flush=True)
+    await asyncio.Event().wait()
+
+
+async def serve_script(socket_path: str) -> None:
+    """/first: one event. /burst: as fast as it goes. /paced: one event every 2 ms."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen = await read_request(reader)
+        writer.write(SSE_HEAD)
+        with contextlib.suppress(ConnectionError):
+            if seen.target == "/first":
+                writer.write(EVENT)
+            for n in range({"/burst": BURST, "/paced": PACED}.get(seen.target, 0)):
+                writer.write(EVENT)
+                if seen.target == "/paced":
+                    await asyncio.sleep(PACE_S)
+                elif n % 16 == 0:
+                    await writer.drain()
+            writer.write(b"0\r\n\r\n")
+            await writer.drain()
+        writer.close()
+
+    await asyncio.start_unix_server(answer, socket_path)
+    print("up", flush=True)
+    await asyncio.Event().wait()
+
+
+@contextlib.contextmanager
+def process(*argv: str, talks: bool = True) -> Iterator[tuple[psutil.Process, str]]:
+    """A child and its first line."""
+    out = subprocess.PIPE if talks else subprocess.DEVNULL
+    child = subprocess.Popen(argv, stdout=out, stderr=subprocess.DEVNULL, text=True)
+    try:
+        line = child.stdout.readline() if child.stdout else ""
+        yield psutil.Process(child.pid), line.strip()
+    finally:
+        child.kill()
+        child.wait()
+        if child.stdout:
+            child.stdout.close()
+
+
+def own(
+    role: str, socket_path: str
+) -> contextlib.AbstractContextManager[tuple[psutil.Process, str]]:
+    return process(sys.executable, "-m", "tests.benchmarks.bench_gateway", role, socket_path)
+
+
+@contextlib.asynccontextmanager
+async def llama(server: Path, model: Path, socket_path: str) -> AsyncIterator[None]:
+    argv = [str(server), "-m", str(model), "--host", socket_path, "-c", "8192", "-np", "8"]
+    with process(*argv, "-t", "2", "-fit", "off", talks=False):
+        for _ in range(600):
+            with contextlib.suppress(OSError, ConnectionError):
+                run = await ask(socket_path, "/v1/chat/completions", chat(1))
+                if run.chunks:
+                    break
+            await asyncio.sleep(0.1)
+        yield
+
+
+def chat(tokens: int) -> dict[str, object]:
+    message = {"role": "user", "content": "Write a long story about a llama."}
+    return {"messages": [message], "max_tokens": tokens, "ignore_eos": True, "temperature": 0}
+
+
+# --- the measurements ---------------------------------------------------------------------
+
+
+async def alternate(
+    rounds: int, ways: dict[str, Address], measure: Callable[[Address], Awaitable[float]]
+) -> dict[str, float]:
+    """The median of each way, measured in turn, in another order every round."""
+    seen: dict[str, list[float]] = {way: [] for way in ways}
+    for n in range(rounds):
+        for way in list(ways) if n % 2 else list(ways)[::-1]:
+            seen[way].append(await measure(ways[way]))
+    return {way: statistics.median(values) for way, values in seen.items()}
+
+
+async def streams(address: Address, count: int, path: str, body: dict[str, object]) -> list[Run]:
+    return list(await asyncio.gather(*(ask(address, path, body) for _ in range(count))))
+
+
+async def compare(
+    title: str,
+    rounds: int,
+    direct: str,
+    gateway: int,
+    body: dict[str, object],
+    first: str,
+    rest: tuple[str, ...],
+    gateway_process: psutil.Process,
+) -> None:
+    """First token, and rate with 1 and 8 streams, of one upstream."""
+    ways: dict[str, Address] = {"direct": direct, "gateway": gateway}
+
+    async def first_s(address: Address) -> float:
+        return (await ask(address, first, {**body, "max_tokens": 1})).first_s
+
+    await alternate(3, ways, first_s)
+    found = await alternate(rounds * 15, ways, first_s)
+    added = (found["gateway"] - found["direct"]) * 1e3
+    print(
+        f"{title}: first token {found['direct'] * 1e3:.2f} ms direct, "
+        f"{found['gateway'] * 1e3:.2f} ms through the gateway: {added:+.2f} ms"
+    )
+    for path in rest:
+        for count in (1, 8):
+            cpu, chunks = 0.0, 0
+
+            async def rate(address: Address, path: str = path, count: int = count) -> float:
+                nonlocal cpu, chunks
+                before = sum(gateway_process.cpu_times()[:2])
+                start = time.perf_counter()
+                runs = await streams(address, count, path, body)
+                wall = time.perf_counter() - start
+                if address == gateway:
+                    cpu += sum(gateway_process.cpu_times()[:2]) - before
+                    chunks += sum(run.chunks for run in runs)
+                return sum(run.chunks for run in runs) / wall
+
+            found = await alternate(rounds, ways, rate)
+            print(
+                f"{title}: {path} x{count}: {found['direct']:,.0f} chunks/s direct, "
+                f"{found['gateway']:,.0f} through: ratio {found['gateway'] / found['direct']:.3f}; "
+                f"gateway CPU {cpu / chunks * 1e6:.1f} ms per 1,000 chunks"
+            )
+
+
+async def bench(rounds: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="lw") as folder:
+        script, real = f"{folder}/s.sock", f"{folder}/m.sock"
+        with own("script", script), own("gateway", script) as (gateway, port):
+            idle = gateway.memory_info().rss
+            await compare(
+                "scripted", rounds, script, int(port), {}, "/first", ("/paced", "/burst"), gateway
+            )
+            grown = gateway.memory_info().rss
+            print(f"gateway process: {idle / 2**20:.1f} MiB idle, {grown / 2**20:.1f} MiB after")
+        async with llama(parts.llama_server(), parts.smollm2(), real):
+            with own("gateway", real) as (gateway, port):
+                path = "/v1/chat/completions"
+                await compare(
+                    "llama-server", rounds, real, int(port), chat(TOKENS), path, (path,), gateway
+                )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("role", nargs="?", choices=("bench", "gateway", "script"), default="bench")
+    parser.add_argument("socket", nargs="?", default="")
+    parser.add_argument("--rounds", type=int, default=7)
+    args = parser.parse_args()
+    if args.role == "gateway":
+        asyncio.run(serve_gateway(args.socket))
+    elif args.role == "script":
+        asyncio.run(serve_script(args.socket))
+    else:
+        asyncio.run(bench(args.rounds))
+
+
+if __name__ == "__main__":
+    main()

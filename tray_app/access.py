@@ -1,0 +1,86 @@
+"""Who may use the gateway: a loopback Host and Origin, against DNS rebinding and web pages.
+
+Any page the user visits can send requests to 127.0.0.1. What tells it apart is what browsers
+add and pages cannot change: Host, Origin and Sec-Fetch-Site.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from .http_wire import BadWire, Headers, Request
+
+LOOPBACK_NAMES = frozenset((b"localhost", b"127.0.0.1", b"[::1]"))
+_LOOPBACK_ORIGIN = re.compile(rb"https?://(?:localhost|127\.0\.0\.1|\[::1\])(?::\d{1,5})?")
+_HOST = re.compile(rb"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(?::\d{0,5})?")
+_PREFLIGHT_AGE_S = b"600"
+
+
+class Access:
+    """The rules for one listening address."""
+
+    def __init__(self, host: str, allowed_origins: Iterable[str] = ()) -> None:
+        bound = b"[%s]" % host.encode() if ":" in host else host.encode()
+        loopback = bound in LOOPBACK_NAMES or bound.startswith(b"127.")
+        # Bound to a network address, a request's Host can be any of this machine's names.
+        self._hosts = LOOPBACK_NAMES | {bound} if loopback else None
+        self._origins = frozenset(origin.encode() for origin in allowed_origins)
+
+    def check(self, request: Request) -> None:
+        """Raises `BadWire` with status 400 or 403."""
+        self._check_host(request)
+        origins = request.all(b"origin")
+        if len(origins) > 1 or (origins and not self._origin_allowed(origins[0])):
+            raise BadWire(
+                403,
+                f"Pages from {origins[0].decode('latin-1')} may not use this server.",
+                "Only pages served from this machine may, or origins allowed in the settings.",
+            )
+        # Pictures, scripts and frames of a page come without an Origin.
+        if not origins and request.get(b"sec-fetch-site") == b"cross-site":
+            raise BadWire(403, "Pages from other sites may not use this server.")
+
+    def headers(self, request: Request) -> Headers:
+        """The CORS headers of the answer to a request that passed `check`."""
+        origin = request.get(b"origin")
+        if origin is None or not self._origin_allowed(origin):
+            return [(b"Vary", b"Origin")]
+        return [
+            (b"Vary", b"Origin"),
+            (b"Access-Control-Allow-Origin", origin),
+            (b"Access-Control-Expose-Headers", b"X-Llama-Wrangler-Model"),
+        ]
+
+    def preflight_headers(self, request: Request) -> Headers:
+        """What a browser wants to know before it sends the real request."""
+        asked = request.get(b"access-control-request-headers") or b"Content-Type"
+        headers: Headers = [(b"Allow", b"GET, POST, DELETE, HEAD, OPTIONS")]
+        if request.get(b"origin") is not None:
+            headers += [
+                (b"Access-Control-Allow-Methods", b"GET, POST, DELETE, HEAD, OPTIONS"),
+                (b"Access-Control-Allow-Headers", asked),
+                (b"Access-Control-Max-Age", _PREFLIGHT_AGE_S),
+            ]
+        if request.get(b"access-control-request-private-network") == b"true":
+            headers.append((b"Access-Control-Allow-Private-Network", b"true"))
+        return headers
+
+    def _check_host(self, request: Request) -> None:
+        hosts = request.all(b"host")
+        if len(hosts) > 1 or (not hosts and request.version == "1.1"):
+            raise BadWire(400, "A request needs exactly one Host header.")
+        if request.authority is not None:
+            hosts = [*hosts, request.authority]
+        for host in hosts:
+            match = _HOST.fullmatch(host)
+            name = match.group(1).lower() if match else None
+            if self._hosts is not None and name not in self._hosts:
+                raise BadWire(
+                    403,
+                    f"The host name {host.decode('latin-1')} is not this machine's.",
+                    "Use http://127.0.0.1 or http://localhost.",
+                )
+
+    def _origin_allowed(self, origin: bytes) -> bool:
+        return origin in self._origins or bool(_LOOPBACK_ORIGIN.fullmatch(origin))

@@ -1,0 +1,294 @@
+"""One request to a llama-server child: a fresh connection, its answer passed on as it comes.
+
+The body is never interpreted. The parser sees the bytes only to know where the message ends,
+because a broken answer must not look like a complete one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+import httptools
+
+from .http_wire import Headers
+
+# One read. Measured: 64 KiB is as fast as asyncio's 256 KiB, and is allocated once, not per read.
+READ_BYTES = 64 * 1024
+# Request bodies go out in slices, so that asyncio never copies a large one into its buffer.
+SEND_BYTES = 256 * 1024
+# llama-server's last event with usage and timings takes about 700 bytes.
+TAIL_BYTES = 4 * 1024
+HEAD_BYTES = 64 * 1024
+COLLECT_BYTES = 64 * 1024
+
+
+class BodyFraming(Enum):
+    """How the child told the end of its body."""
+
+    NONE = "none"
+    LENGTH = "length"
+    CHUNKED = "chunked"
+    CLOSE = "close"
+
+
+class Passing(Enum):
+    """What is done with the body."""
+
+    RAW = "raw"  # bytes go on as they are, framing included
+    PIECES = "pieces"  # the content goes on, framed anew
+    COLLECTED = "collected"  # kept: an error that becomes one event
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHead:
+    """The child's answer up to its body; header names in lower case."""
+
+    status: int
+    headers: Headers
+    framing: BodyFraming
+
+    @property
+    def content_type(self) -> bytes:
+        return next((v for k, v in self.headers if k == b"content-type"), b"")
+
+
+class UpstreamState(Enum):
+    HEAD = "head"
+    BODY = "body"
+    COMPLETE = "complete"
+    BROKEN = "broken"
+
+
+class Upstream(asyncio.BufferedProtocol):
+    """The connection to the child. `finished` resolves when it is COMPLETE or BROKEN.
+
+    `on_head` is told the head and says what is done with the body; `raw` and `piece` take it.
+    """
+
+    transport: asyncio.Transport
+
+    def __init__(
+        self,
+        request: tuple[bytes, bytearray],
+        on_head: Callable[[ResponseHead], Passing],
+        raw: Callable[[bytes], None],
+        piece: Callable[[bytes], None],
+        clock: Callable[[], float],
+        head_only: bool,
+    ) -> None:
+        self.state = UpstreamState.HEAD
+        self.status = 0
+        self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.first_byte_at: float | None = None
+        self.last_byte_at: float | None = None
+        self.tail = b""
+        self.collected = bytearray()
+        self._head, self._body = request
+        self._sent = 0
+        self._sending_paused = False
+        self._on_head, self._raw, self._piece, self._clock = on_head, raw, piece, clock
+        self._head_only = head_only
+        self._buffer = bytearray(READ_BYTES)
+        self._view = memoryview(self._buffer)
+        self._head_seen = b""
+        self._headers: Headers = []
+        self._framing = BodyFraming.NONE
+        self.passing = Passing.RAW
+        self._inside_chunk = False
+        self._last = b""
+        self._parser = httptools.HttpResponseParser(self)
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether what has gone on so far can be followed by a chunk of ours."""
+        if self.passing is not Passing.RAW:
+            return True
+        # A chunk's size line that was cut off also lies outside a chunk: it has no line end.
+        between = not self._inside_chunk and self._last.endswith(b"\n")
+        return self._framing is BodyFraming.CHUNKED and between
+
+    def pause(self) -> None:
+        """Stop reading: the client is slow."""
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if not self.transport.is_closing():
+            self.transport.resume_reading()
+
+    def abort(self) -> None:
+        """Close at once; llama-server stops generating when it notices."""
+        self.transport.abort()
+
+    # --- asyncio --------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        if len(self._body) <= SEND_BYTES:  # one write, one system call
+            self.transport.write(self._head + self._body)
+            self._body = bytearray()
+            return
+        self.transport.write(self._head)
+        self._send_more()
+
+    def pause_writing(self) -> None:
+        self._sending_paused = True
+
+    def resume_writing(self) -> None:
+        self._sending_paused = False
+        self._send_more()
+
+    def _send_more(self) -> None:
+        while self._sent < len(self._body) and not self._sending_paused:
+            piece = self._body[self._sent : self._sent + SEND_BYTES]
+            self._sent += len(piece)
+            self.transport.write(piece)
+        if self._sent >= len(self._body):
+            self._body = bytearray()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        data = bytes(self._view[:nbytes])
+        try:
+            if self.state is UpstreamState.BODY:
+                self._body_received(data)
+            elif self.state is UpstreamState.HEAD:
+                self._head_received(data)
+        except httptools.HttpParserError:
+            self._finish(UpstreamState.BROKEN)
+
+    def eof_received(self) -> None:
+        if self.state is UpstreamState.BODY and self._framing is BodyFraming.CLOSE:
+            self._finish(UpstreamState.COMPLETE)
+        else:
+            self._finish(UpstreamState.BROKEN)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._finish(UpstreamState.BROKEN)
+
+    # --- the answer -----------------------------------------------------------------------
+
+    def _head_received(self, data: bytes) -> None:
+        self._head_seen += data
+        end = self._head_seen.find(b"\r\n\r\n") + 4
+        if end < 4:
+            if len(self._head_seen) > HEAD_BYTES:
+                self._finish(UpstreamState.BROKEN)
+            return
+        head, rest = self._head_seen[:end], self._head_seen[end:]
+        self._head_seen = b""
+        self._headers = []
+        self._parser.feed_data(head)
+        status = self.status = self._parser.get_status_code()
+        if status < 200:  # an interim answer: the real one follows
+            self._parser = httptools.HttpResponseParser(self)
+            self.state = UpstreamState.HEAD
+            if rest:
+                self._head_received(rest)
+            return
+        self._begin_body(status)
+        if rest and self.state is UpstreamState.BODY:
+            self._body_received(rest)
+
+    def _begin_body(self, status: int) -> None:
+        names = dict(self._headers)
+        empty = self._head_only or status in (204, 304)
+        if empty:
+            self._framing = BodyFraming.NONE
+        elif b"transfer-encoding" in names:
+            self._framing = BodyFraming.CHUNKED
+        elif b"content-length" in names:
+            self._framing = BodyFraming.LENGTH
+        else:
+            self._framing = BodyFraming.CLOSE
+        complete = empty or self.state is UpstreamState.COMPLETE
+        self.state = UpstreamState.BODY
+        self.passing = self._on_head(ResponseHead(status, self._headers, self._framing))
+        if complete:
+            self._finish(UpstreamState.COMPLETE)
+
+    def _body_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)  # first: bytes past the message's end must not go on
+        if self.passing is Passing.RAW:
+            self._last = data
+            self._raw(data)
+        if self.state is UpstreamState.COMPLETE:
+            self._finish(UpstreamState.COMPLETE)
+
+    def _finish(self, state: UpstreamState) -> None:
+        if not self.finished.done():
+            self.state = state
+            self.finished.set_result(None)
+
+    # --- httptools' callbacks -------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self.state is UpstreamState.COMPLETE:
+            raise httptools.HttpParserError("bytes after the end of the answer")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name.lower(), value.strip()))
+
+    def on_chunk_header(self) -> None:
+        self._inside_chunk = True
+
+    def on_chunk_complete(self) -> None:
+        self._inside_chunk = False
+
+    def on_body(self, body: bytes) -> None:
+        now = self.last_byte_at = self._clock()
+        if self.first_byte_at is None:
+            self.first_byte_at = now
+        self.tail = (self.tail + body)[-TAIL_BYTES:]
+        if self.passing is Passing.PIECES:
+            self._piece(body)
+        elif self.passing is Passing.COLLECTED and len(self.collected) < COLLECT_BYTES:
+            self.collected += body
+
+    def on_message_complete(self) -> None:
+        self.state = UpstreamState.COMPLETE
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Tokens as llama-server counted them."""
+
+    prompt_tokens: int | None = None
+    generated_tokens: int | None = None
+    tokens_per_s: float | None = None
+
+
+def counts_in(tail: bytes) -> Counts:
+    """The token counts in the last bytes of an answer.
+
+    llama-server writes `usage` (OpenAI's names, or Anthropic's) and, but for Anthropic's
+    endpoint, `timings` (server-common.cpp, server_slot_stats::to_json) last. Text inside the
+    answer cannot be mistaken for them: its quotes are escaped.
+    """
+    prompt = _last_int(tail, rb"(?:prompt_tokens|input_tokens)")
+    generated = _last_int(tail, rb"(?:completion_tokens|output_tokens)")
+    per_s = _last_number(tail, rb"predicted_per_second")
+    evaluated, cached = _last_int(tail, rb"prompt_n"), _last_int(tail, rb"cache_n")
+    if prompt is None and evaluated is not None:
+        prompt = evaluated + (cached or 0)
+    if generated is None:
+        generated = _last_int(tail, rb"predicted_n")
+    return Counts(prompt, generated, per_s)
+
+
+def _last_number(tail: bytes, name: bytes) -> float | None:
+    found = re.findall(rb'"' + name + rb'"\s*:\s*(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)', tail)
+    return float(found[-1]) if found else None
+
+
+def _last_int(tail: bytes, name: bytes) -> int | None:
+    number = _last_number(tail, name)
+    return None if number is None else int(number)
