@@ -20,7 +20,7 @@ class Endpoint:
     @property
     def marker(self) -> str:
         """A word of the command line that only this child has."""
-        return str(self.socket_path) if self.socket_path else f"--port={self.port}"
+        return str(self.socket_path or self.port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def arguments(
     if endpoint.socket_path:
         words += ["--host", str(endpoint.socket_path)]
     else:
-        words += ["--host", "127.0.0.1", f"--port={endpoint.port}"]
+        words += ["--host", "127.0.0.1", "--port", str(endpoint.port)]
     words += ["--ctx-size", str(placement.context_length), "--fit", "off", "--no-warmup"]
     layers = settings.gpu_layers if settings.gpu_layers is not None else placement.gpu_layers
     if layers is not None and layers >= 0:

@@ -111,7 +111,7 @@ class ServerChild:
                     return (await reader.readline()).startswith(b"HTTP/1.1 200")
                 finally:
                     writer.close()
-        except (OSError, TimeoutError):
+        except (OSError, TimeoutError, ValueError):  # ValueError: a line without end
             return False
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -132,9 +132,11 @@ class ServerChild:
     def _own_lines(self) -> list[str]:
         """The log's last lines, of this run only: an older run's error is not ours."""
         try:
-            grown = self._log_path.stat().st_size - self._log_start
+            size = self._log_path.stat().st_size
         except OSError:
             return []
+        # Smaller than it was: a large log was cut while we ran, and its end is ours.
+        grown = size if size < self._log_start else size - self._log_start
         return tail_lines(self._log_path, min(16_384, grown)) if grown > 0 else []
 
     def _settle(self, fault: Fault | None) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
+import contextlib
 import json
 import logging
 import logging.handlers
 import os
 import re
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +25,7 @@ CHILD_LOG_BYTES = 16_000_000  # a child's log is cut to its last quarter beyond 
 # Hugging Face tokens, OpenAI-style keys, bearer headers, key=value secrets in URLs and JSON.
 _SECRETS = re.compile(
     r"(?P<keep>\b(?:bearer|basic)\s+|(?:api[-_]?key|token|ticket|password|secret|signature)"
-    r"[\"']?\s*[=:]\s*[\"']?)(?P<secret>[^\s\"'&,;]{6,})"
+    r"\\*[\"']?\s*[=:]\s*\\*[\"']?(?:bearer\s+)?)(?P<secret>[^\s\"'&,;\\]{6,})"
     r"|\bhf_[A-Za-z0-9]{8,}|\bsk-[A-Za-z0-9_-]{8,}",
     re.IGNORECASE,
 )
@@ -48,7 +51,8 @@ class JsonLines(logging.Formatter):
         }
         for key, value in record.__dict__.items():
             if key not in self._own:
-                row[key] = redact(value) if isinstance(value, str) else value
+                plain = value is None or isinstance(value, (bool, int, float))
+                row[key] = value if plain else redact(str(value))
         if record.exc_info:
             row["traceback"] = redact(self.formatException(record.exc_info))
         return json.dumps(row, default=str, ensure_ascii=False)
@@ -75,6 +79,8 @@ def start_logging(folder: Path, name: str = ENGINE_LOG, level: int = logging.INF
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    # A page that is closed is no news; waitress tells each one at this level.
+    logging.getLogger("waitress").setLevel(logging.ERROR)
     logging.raiseExceptions = False  # a full disk must not print into a face's terminal
 
 
@@ -101,9 +107,12 @@ def list_logs(folder: Path) -> list[LogFile]:
     """The logs of `folder`, newest first. Raises OSError."""
     found = []
     for entry in folder.iterdir():
-        if entry.is_file() and ".log" in entry.name:
+        if ".log" not in entry.name:
+            continue
+        with contextlib.suppress(FileNotFoundError):  # rotated away in between
             status = entry.stat()
-            found.append(LogFile(entry.name, status.st_size, status.st_mtime))
+            if stat.S_ISREG(status.st_mode):
+                found.append(LogFile(entry.name, status.st_size, status.st_mtime))
     return sorted(found, key=lambda item: item.modified_at, reverse=True)
 
 
@@ -112,9 +121,9 @@ def read_log(folder: Path, name: str, offset: int | None, max_bytes: int) -> Log
 
     `name` is a bare file name of that folder: the page may not read elsewhere. An offset
     beyond the end (the log was cut or rotated) starts over at the tail.
-    Raises BadRequest, NotFound.
+    Raises BadRequest, NotFound, OSError.
     """
-    if Path(name).name != name or ".log" not in name:
+    if Path(name).name != name or ".log" not in name or not name.isprintable():
         raise BadRequest(f"“{name}” is not the name of a log.")
     max_bytes = max(1, min(max_bytes, 1_000_000))
     try:
@@ -130,11 +139,18 @@ def read_log(folder: Path, name: str, offset: int | None, max_bytes: int) -> Log
         skipped = data.find(b"\n") + 1
         start, data = start + skipped, data[skipped:]
     if start + len(data) < size or not data.endswith(b"\n"):
-        whole = data.rfind(b"\n") + 1
-        if whole:  # end at a line, so that no character or secret is split
-            data = data[:whole]
+        whole = data.rfind(b"\n") + 1  # end at a line, so that no character or secret is split
+        data = data[:whole] if whole else _whole_characters(data)
     text = redact(data.decode("utf-8", "replace"))
     return LogPart(text, start, start + len(data), size)
+
+
+def _whole_characters(data: bytes) -> bytes:
+    """`data` without the beginning of a UTF-8 character at its end, unless it is nothing else."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    decoder.decode(data)
+    cut = len(decoder.getstate()[0])
+    return data[:-cut] if 0 < cut < len(data) else data
 
 
 def tail_lines(path: Path, max_bytes: int = 16_384) -> list[str]:

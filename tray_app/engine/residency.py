@@ -1,9 +1,9 @@
 """Which models are in memory, who may use them, and who waits: one thread of control.
 
 Everything here runs on one event loop. Loads happen one after the other in the order they
-were first wished for; a model in use is never stopped by another's wish; requests that
-arrive for a model that is being drained queue behind the wish that drains it, so that two
-models asked for in turns cannot starve each other.
+were first wished for; a model in use is never stopped by another's wish, unless that is
+hurried; requests that arrive for a model that is being drained queue behind the wish that
+drains it, so that two models asked for in turns cannot starve each other.
 """
 
 from __future__ import annotations
@@ -12,48 +12,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
 
 from . import eviction
-from .errors import EngineError, ErrorView, ModelFailed, NotEnoughMemory, QueueFull
+from .errors import EngineError, ErrorView, ModelFailed, QueueFull
+from .line import Line
 from .llama_server import ServerChild
-from .resident import Resident, Wish
+from .resident import Dismissed, Lease, Plan, Resident, Wish
+from .room import decide
 from .values import ModelState, ModelStatus
 
 log = logging.getLogger(__name__)
 
 BACKOFF_S = (0.5, 1.0, 2.0, 4.0)  # pauses between restarts; after the last it has failed
-CRASH_WINDOW_S = 120.0  # deaths further apart than this are not a loop
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How a model would be started; `start` makes the child. Memory in bytes, context in tokens."""
-
-    memory_bytes: int
-    context_length: int
-    pinned: bool
-    start: Callable[[], ServerChild]
-
-
-class Lease:
-    """The right to send one request to a ready model; `release` it exactly when done."""
-
-    def __init__(self, resident: Resident, child: ServerChild, wait_s: float, residency: Residency):
-        self.model_id = resident.model_id
-        path = child.endpoint.socket_path
-        self.socket_path = str(path) if path else None
-        self.host_port = ("127.0.0.1", child.endpoint.port) if child.endpoint.port else None
-        self.wait_s = wait_s
-        self.died = child.died
-        self._resident: Resident | None = resident
-        self._residency = residency
-
-    def release(self) -> None:
-        """Give it back; more calls do nothing."""
-        resident, self._resident = self._resident, None
-        if resident is not None:
-            self._residency.released(resident)
 
 
 class Residency:
@@ -67,6 +37,7 @@ class Residency:
         max_queue: Callable[[], int] = lambda: 64,
         is_active: Callable[[str], bool] = lambda _: False,
         clock: Callable[[], float] = time.monotonic,
+        pauses_s: tuple[float, ...] = BACKOFF_S,
     ) -> None:
         self._plan = plan
         self._budget = budget
@@ -74,11 +45,11 @@ class Residency:
         self._max_queue = max_queue
         self._is_active = is_active
         self._clock = clock
+        self._pauses_s = pauses_s
         self._residents: dict[str, Resident] = {}
-        self._line: list[Resident] = []  # wished for and not up, in the order of asking
         self._wake = asyncio.Event()  # something changed that the loader may wait for
+        self._line = Line(self._wake.set)
         self._statuses: Mapping[str, ModelStatus] = {}
-        self._impatient: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loader = self._spawn(self._load_in_turn())
         self._closing = False
@@ -121,7 +92,7 @@ class Residency:
             child = await self._wait_for(resident, request=True)
         resident.last_used_at = time.time()
         self._changed(resident)
-        return Lease(resident, child, self._clock() - started, self)
+        return Lease(resident, child, self._clock() - started, self._released)
 
     async def load(self, model_id: str) -> None:
         """Bring a model up and return when it is ready. Raises as `acquire`."""
@@ -129,15 +100,19 @@ class Residency:
         if not resident.serving:
             await self._wait_for(resident, request=False)
 
-    def released(self, resident: Resident) -> None:
-        """A lease ended; called by `Lease.release`."""
-        resident.in_flight -= 1
-        resident.used_at = self._clock()
-        resident.last_used_at = time.time()
-        self._changed(resident)
+    def hurry(self, model_id: str) -> None:
+        """ "Switch now": the wish for `model_id` goes first and cuts the models in its way.
+
+        Holds for the wish that is there or comes next, until it is ready, fails or is withdrawn.
+        """
+        resident = self._resident(model_id)
+        if resident.serving:
+            return
+        self._line.hurry(resident)
+        for other in self._residents.values():
+            if other.state is ModelState.LOADING and other is not resident and not other.pinned:
+                self._stop(other)  # whoever waits for it keeps waiting: it comes again
         self._wake.set()
-        if resident.leaving and resident.in_flight == 0:
-            self._spawn(self._stop(resident))
 
     # -- letting models go
 
@@ -146,36 +121,36 @@ class Residency:
         resident = self._residents.get(model_id)
         if resident is None:
             return
-        resident.drop_wishes(ModelFailed(f"{model_id} was unloaded.", "Send the request again."))
-        if resident in self._line:
-            self._line.remove(resident)
-            self._wake.set()
-        if resident.state in (ModelState.BACKOFF, ModelState.FAILED, ModelState.WAITING):
-            resident.retry_at = resident.error = None
+        resident.drop_wishes(Dismissed(f"{model_id} was unloaded.", "Send the request again."))
+        self._line.leave(resident)
+        resident.hurried = False
+        if resident.occupies:
+            resident.leaving = resident.dismissed = True
+            if now or resident.in_flight == 0 or resident.state is ModelState.LOADING:
+                self._stop(resident)
+            if resident.stopping is not None:
+                await asyncio.wait([resident.stopping])
+        else:
+            resident.error = None
             resident.move(ModelState.UNLOADED)
-        elif resident.occupies:
-            resident.leaving = True
-            if now or resident.in_flight == 0:
-                await self._stop(resident)
-            self._changed(resident)
-
-    def hurry(self, model_id: str) -> None:
-        """ "Switch now": the wish for `model_id` cuts the models in its way, busy as they are."""
-        self._impatient.add(model_id)
-        self._wake.set()
+        self._changed(resident)
 
     def set_pinned(self, model_id: str, pinned: bool) -> None:
         """Keep a resident model from leaving, or let it."""
-        self._resident(model_id).pinned = pinned
-        self._wake.set()
+        resident = self._residents.get(model_id)
+        if resident is not None:  # the plan of the next load tells it anyway
+            resident.pinned = pinned
+            self._wake.set()
 
     async def close(self, grace_s: float = 5.0) -> None:
-        """End every child; no load starts after this."""
+        """End every child and everyone's wait; nothing is loaded after this."""
         self._closing = True
         self._loader.cancel()
-        gone = ModelFailed("The engine is stopping.", "Start Llama Wrangler again.")
         for resident in self._residents.values():
-            resident.drop_wishes(gone)
+            resident.drop_wishes(_ending())
+            self._line.leave(resident)
+            if not resident.occupies:
+                resident.move(ModelState.UNLOADED)
         children = [r.child for r in self._residents.values() if r.child is not None]
         await asyncio.gather(*(child.stop(grace_s) for child in children), return_exceptions=True)
         for task in list(self._tasks):
@@ -185,6 +160,8 @@ class Residency:
     # -- inside
 
     def _resident(self, model_id: str) -> Resident:
+        if self._closing:
+            raise _ending()
         if model_id not in self._residents:
             self._residents[model_id] = Resident(model_id, self._changed)
         return self._residents[model_id]
@@ -209,9 +186,10 @@ class Residency:
     async def _wait_for(self, resident: Resident, *, request: bool) -> ServerChild:
         wish = Wish(asyncio.get_running_loop().create_future(), request)
         resident.wishes.append(wish)
-        if resident not in self._line and resident.state is not ModelState.LOADING:
-            self._line.append(resident)
-            self._wake.set()
+        if resident.state is ModelState.FAILED:  # asked again, so tried again
+            resident.error = None
+            resident.move(ModelState.UNLOADED)
+        self._line.join(resident)
         self._changed(resident)
         try:
             return await wish.granted
@@ -219,21 +197,33 @@ class Residency:
             if wish in resident.wishes:
                 resident.wishes.remove(wish)
             elif request and not wish.granted.cancelled() and wish.granted.exception() is None:
-                self.released(resident)  # granted in the same breath: give the place back
+                self._released(resident)  # granted in the same breath: give the place back
             self._withdraw(resident)
             raise
 
-    def _withdraw(self, resident: Resident) -> None:
-        """The last one waiting left: no load is started for nobody."""
-        if not resident.wishes and resident in self._line:
-            self._line.remove(resident)
-            if resident.state is ModelState.WAITING:
-                resident.move(ModelState.UNLOADED)
+    def _released(self, resident: Resident) -> None:
+        """A lease ended."""
+        resident.in_flight -= 1
+        resident.used_at = self._clock()
+        resident.last_used_at = time.time()
+        if resident.leaving and resident.in_flight == 0:
+            self._stop(resident)
         self._changed(resident)
         self._wake.set()
 
+    def _withdraw(self, resident: Resident) -> None:
+        """The last one waiting left: no load is started for nobody."""
+        restarting = resident.state is ModelState.BACKOFF and self._is_active(resident.model_id)
+        if not resident.wishes and not restarting:
+            self._line.leave(resident)
+            resident.hurried = False
+            if resident.state in (ModelState.WAITING, ModelState.BACKOFF):
+                resident.move(ModelState.UNLOADED)
+        self._changed(resident)
+
     def _grant(self, resident: Resident) -> None:
         """Hand a ready model to everyone who waits for it."""
+        resident.leaving = resident.hurried = False
         while resident.wishes and resident.child is not None:
             wish = resident.wishes.popleft()
             if not wish.granted.done():
@@ -242,164 +232,159 @@ class Residency:
         self._changed(resident)
 
     def _give_up(self, resident: Resident, error: EngineError) -> None:
-        resident.error = error.view()
-        resident.retry_at = None
-        if resident in self._line:
-            self._line.remove(resident)
+        self._line.leave(resident)
+        resident.hurried, resident.error = False, error.view()
         resident.drop_wishes(error)
         resident.move(ModelState.FAILED)
         self._changed(resident)
 
+    # -- the loader
+
     async def _load_in_turn(self) -> None:
         while True:
-            resident = self._next_in_line()
+            resident = self._line.first()
             if resident is None:
-                self._wake.clear()
-                await self._wake.wait()
+                await self._next_change()
                 continue
             try:
                 await self._bring_up(resident)
             except EngineError as error:
                 log.warning("load failed: %s", error.message, extra={"model": resident.model_id})
-                self._give_up(resident, error)
+                self._load_failed(resident, error)
             except Exception as error:  # barrier: one bad load must not end all loading
                 log.exception("load failed", extra={"model": resident.model_id})
-                self._give_up(resident, ModelFailed(f"Loading failed: {error}", "See the log."))
+                self._load_failed(resident, _not_started(resident.model_id, error))
 
-    def _next_in_line(self) -> Resident | None:
-        """The first wish that can be worked on; one in back-off lets others by."""
-        for resident in self._line:
-            if resident.state is not ModelState.BACKOFF or (resident.retry_at or 0) <= time.time():
-                return resident
-        return None
-
-    async def _bring_up(self, resident: Resident) -> None:
-        while resident.state in (ModelState.READY, ModelState.STOPPING):
-            if resident.serving:  # the drain was called off, or it came up by another way
-                self._line.remove(resident)
-                self._grant(resident)
-                return
-            await self._next_change()
-        plan = await asyncio.to_thread(self._plan, resident.model_id)
-        resident.pinned = plan.pinned
-        if not await self._room_for(resident, plan) or resident not in self._line:
-            return
-        self._line.remove(resident)
-        resident.memory_bytes, resident.context_length = plan.memory_bytes, plan.context_length
-        resident.leaving, resident.error, resident.retry_at = False, None, None
-        started = self._clock()
-        resident.child = plan.start()
-        resident.move(ModelState.LOADING)
-        self._spawn(self._watch(resident, resident.child))
-        if await resident.child.wait_ready() and resident.state is ModelState.LOADING:
-            resident.load_s = self._clock() - started
-            resident.used_at, resident.loaded_at = self._clock(), time.time()
-            resident.move(ModelState.READY)
-            self._grant(resident)
+    def _load_failed(self, resident: Resident, error: EngineError) -> None:
+        if resident.state is ModelState.LOADING:
+            resident.drop_wishes(error)
+            self._stop(resident)
+        elif resident in self._line:  # else it was withdrawn meanwhile
+            self._give_up(resident, error)
 
     async def _next_change(self) -> None:
         self._wake.clear()
         await self._wake.wait()
 
+    async def _bring_up(self, resident: Resident) -> None:
+        if resident.state is ModelState.READY:  # what drained it was called off
+            self._stay(resident)
+            return
+        plan = await asyncio.to_thread(self._plan, resident.model_id)
+        if self._line.first() is not resident or not await self._room_for(resident, plan):
+            return
+        started = self._clock()
+        child = plan.start()
+        self._line.leave(resident)
+        resident.child, resident.error, resident.pinned = child, None, plan.pinned
+        resident.memory_bytes, resident.context_length = plan.memory_bytes, plan.context_length
+        resident.move(ModelState.LOADING)
+        self._spawn(self._watch(resident, child))
+        if await child.wait_ready() and resident.state is ModelState.LOADING:
+            resident.load_s = self._clock() - started
+            resident.used_at, resident.loaded_at = self._clock(), time.time()
+            resident.move(ModelState.READY)
+            self._grant(resident)
+
     async def _room_for(self, resident: Resident, plan: Plan) -> bool:
-        """Wait until the plan fits, sending others away. False when the wish was withdrawn."""
-        drained: set[str] = set()
+        """Wait until the plan fits, sending others away. False when another wish goes first."""
+        drained: set[Resident] = set()
         try:
             while True:
                 decision, stopping = self._decide(resident, plan)
-                cut = decision.drain if resident.model_id in self._impatient else ()
-                for model_id in (*decision.leave_now, *cut):
-                    self._residents[model_id].leaving = True
-                    self._spawn(self._stop(self._residents[model_id]))
-                for model_id in decision.drain:
-                    self._residents[model_id].leaving = True
-                    drained.add(model_id)
+                self._clear(decision, resident.hurried, drained)
                 if not (decision.leave_now or decision.drain or stopping):
                     return True
-                if resident.state is not ModelState.WAITING:
-                    resident.move(ModelState.WAITING)
+                resident.move(ModelState.WAITING)
                 await self._next_change()
-                if resident not in self._line:
+                if self._line.first() is not resident:  # withdrawn, or another is hurried
                     return False
         finally:
-            self._impatient.discard(resident.model_id)
-            for model_id in drained:
-                self._stay(self._residents[model_id])
+            for other in drained:
+                self._stay(other)
+
+    def _clear(self, decision: eviction.Decision, hurried: bool, drained: set[Resident]) -> None:
+        """Send away what the decision names, and let those stay that it names no longer."""
+        draining = {self._residents[model_id] for model_id in decision.drain}
+        for model_id in decision.leave_now:
+            self._stop(self._residents[model_id])
+        for other in drained - draining:
+            drained.discard(other)
+            self._stay(other)
+        for other in draining:
+            if hurried:
+                self._stop(other)
+            elif not other.leaving:
+                other.leaving = True
+                drained.add(other)
 
     def _decide(self, resident: Resident, plan: Plan) -> tuple[eviction.Decision, bool]:
-        """Who must leave, and whether one that is leaving already must be waited for."""
         others = [r for r in self._residents.values() if r is not resident and r.occupies]
-        held = [r for r in others if r.state is not ModelState.STOPPING]
-        now = self._clock()
         budget = self._budget([r.child.pid for r in others if r.child is not None])
-        decision = eviction.make_room(
-            plan.memory_bytes,
-            budget,
-            [
-                eviction.Resident(
-                    r.model_id, r.memory_bytes, r.in_flight > 0, r.pinned,
-                    self._is_active(r.model_id), now - r.used_at, r.load_s or 0.1,
-                )
-                for r in held
-            ],
-        )  # fmt: skip
-        if not decision.fits:
-            pinned = [r.model_id for r in held if r.pinned]
-            raise NotEnoughMemory(
-                f"{resident.model_id} needs {plan.memory_bytes / 1e9:.1f} GB and models may hold"
-                f" {budget / 1e9:.1f} GB"
-                + (f", part of it pinned by {', '.join(pinned)}." if pinned else "."),
-                "Choose a smaller context length or quantization, or close other programs.",
-            )
-        stopping = plan.memory_bytes + sum(r.memory_bytes for r in others) > budget
-        return decision, stopping and len(held) < len(others)
+        return decide(resident.model_id, plan, others, budget, self._is_active, self._clock())
 
     def _stay(self, resident: Resident) -> None:
         """The drain was not needed in the end: serve what queued meanwhile."""
-        if resident.leaving and resident.state is ModelState.READY:
-            resident.leaving = False
-            if resident in self._line:
-                self._line.remove(resident)
+        if resident.state is ModelState.READY and not resident.dismissed:
+            self._line.leave(resident)
             self._grant(resident)
 
-    async def _stop(self, resident: Resident) -> None:
-        if resident.child is None or resident.state not in (ModelState.READY, ModelState.LOADING):
-            return
-        resident.move(ModelState.STOPPING)
-        await resident.child.stop()
+    # -- the end of a child
+
+    def _stop(self, resident: Resident) -> None:
+        """Begin to end its child. From here on, in the same breath, nobody gets a place in it."""
+        if resident.child is not None and resident.state in (ModelState.READY, ModelState.LOADING):
+            resident.move(ModelState.STOPPING)
+            resident.stopping = self._spawn(resident.child.stop())
 
     async def _watch(self, resident: Resident, child: ServerChild) -> None:
         """Follow one child to its end, and decide what comes after."""
         ended = await child.ended
-        resident.child, resident.leaving = None, False
-        if ended.fault is None or resident.state is ModelState.STOPPING or self._closing:
+        asked_to = resident.state is ModelState.STOPPING or resident.dismissed or self._closing
+        resident.child = resident.stopping = None
+        resident.leaving = resident.dismissed = False
+        if ended.fault is None or asked_to:
             resident.error = None
-            if resident.state in (ModelState.READY, ModelState.LOADING):
-                resident.move(ModelState.STOPPING)
             resident.move(ModelState.UNLOADED)
         else:
             self._crashed(resident, ended.fault.error, ended.fault.permanent)
+        if resident.wishes:
+            self._line.join(resident)
+        else:
+            resident.hurried = False
         self._wake.set()
 
     def _crashed(self, resident: Resident, error: ErrorView, permanent: bool) -> None:
         log.error("llama-server ended: %s", error.message, extra={"model": resident.model_id})
-        now = self._clock()
-        resident.deaths.append(now)
-        recent = sum(1 for death in resident.deaths if now - death < CRASH_WINDOW_S)
-        wanted = bool(resident.wishes) or self._is_active(resident.model_id)
-        if permanent or recent > len(BACKOFF_S):
+        recent = resident.note_death(self._clock())
+        if permanent or recent > len(self._pauses_s):
             failure = ModelFailed(error.message, error.remedy)
             failure.code = error.code
-            resident.move(ModelState.BACKOFF)
             self._give_up(resident, failure)
-        elif wanted:
-            pause = BACKOFF_S[recent - 1]
-            resident.error, resident.retry_at = error, time.time() + pause
-            resident.move(ModelState.BACKOFF)
-            if resident not in self._line:
-                self._line.append(resident)
-            asyncio.get_running_loop().call_later(pause + 0.01, self._wake.set)
-        else:
-            resident.error = error
-            resident.move(ModelState.BACKOFF)
+            return
+        resident.error = error
+        if not resident.wishes and not self._is_active(resident.model_id):
             resident.move(ModelState.UNLOADED)
+            return
+        pause_s = self._pauses_s[recent - 1]
+        resident.move(ModelState.BACKOFF)
+        resident.retry_at = time.time() + pause_s
+        loop = asyncio.get_running_loop()
+        resident.retry = loop.call_later(pause_s, self._try_again, resident)
+        self._changed(resident)
+
+    def _try_again(self, resident: Resident) -> None:
+        """The pause is over; nobody may want it any more."""
+        resident.retry = None
+        if resident.wishes or self._is_active(resident.model_id):
+            self._line.come_back(resident)
+        else:
+            resident.move(ModelState.UNLOADED)
+
+
+def _ending() -> Dismissed:
+    return Dismissed("The engine is stopping.", "Start Llama Wrangler again.")
+
+
+def _not_started(model_id: str, error: Exception) -> ModelFailed:
+    return ModelFailed(f"{model_id} could not be started: {error}.", "The engine's log says more.")

@@ -7,17 +7,18 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from .errors import ErrorView
+from .errors import ErrorView, ModelFailed
 from .llama_server import ServerChild
 from .values import ModelState, ModelStatus
 
+CRASH_WINDOW_S = 120.0  # deaths further apart than this are not a loop
+
+_AFTER_A_CHILD = frozenset({ModelState.BACKOFF, ModelState.UNLOADED, ModelState.FAILED})
 ALLOWED: dict[ModelState, frozenset[ModelState]] = {
     ModelState.UNLOADED: frozenset({ModelState.WAITING, ModelState.LOADING, ModelState.FAILED}),
     ModelState.WAITING: frozenset({ModelState.LOADING, ModelState.UNLOADED, ModelState.FAILED}),
-    ModelState.LOADING: frozenset(
-        {ModelState.READY, ModelState.STOPPING, ModelState.BACKOFF, ModelState.FAILED}
-    ),
-    ModelState.READY: frozenset({ModelState.STOPPING, ModelState.BACKOFF, ModelState.UNLOADED}),
+    ModelState.LOADING: _AFTER_A_CHILD | {ModelState.READY, ModelState.STOPPING},
+    ModelState.READY: _AFTER_A_CHILD | {ModelState.STOPPING},
     ModelState.STOPPING: frozenset({ModelState.UNLOADED}),
     ModelState.BACKOFF: frozenset(
         {ModelState.LOADING, ModelState.WAITING, ModelState.UNLOADED, ModelState.FAILED}
@@ -26,7 +27,26 @@ ALLOWED: dict[ModelState, frozenset[ModelState]] = {
 }
 
 
-@dataclass(slots=True)
+class Dismissed(ModelFailed):
+    """The model was unloaded, or the engine ends: whoever waited for it is told; it did not fail.
+
+    The code is the one that a request in flight gets when its child is stopped.
+    """
+
+    code = "model_stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a model would be started; `start` makes the child. Memory in bytes, context in tokens."""
+
+    memory_bytes: int
+    context_length: int
+    pinned: bool
+    start: Callable[[], ServerChild]
+
+
+@dataclass(slots=True, eq=False)
 class Wish:
     """Someone who waits for the model: a request, or (`request` False) a switch or load command."""
 
@@ -34,7 +54,29 @@ class Wish:
     request: bool
 
 
-@dataclass(slots=True)
+class Lease:
+    """The right to send one request to a ready model; `release` it exactly when done."""
+
+    def __init__(
+        self, resident: Resident, child: ServerChild, wait_s: float, give_back: GiveBack
+    ) -> None:
+        self.model_id = resident.model_id
+        path = child.endpoint.socket_path
+        self.socket_path = str(path) if path else None
+        self.host_port = ("127.0.0.1", child.endpoint.port) if child.endpoint.port else None
+        self.wait_s = wait_s
+        self.died = child.died
+        self._resident: Resident | None = resident
+        self._give_back = give_back
+
+    def release(self) -> None:
+        """Give it back; more calls do nothing."""
+        resident, self._resident = self._resident, None
+        if resident is not None:
+            self._give_back(resident)
+
+
+@dataclass(slots=True, eq=False)
 class Resident:
     """Mutable; owned by the residency and touched on the event loop alone."""
 
@@ -45,6 +87,8 @@ class Resident:
     in_flight: int = 0
     wishes: deque[Wish] = field(default_factory=deque)
     leaving: bool = False  # stops as soon as nobody uses it; later requests queue again
+    dismissed: bool = False  # leaving by command: what another wish called off stays, this not
+    hurried: bool = False  # its wish may cut the answers in its way
     pinned: bool = False
     used_at: float = 0.0  # monotonic, for the eviction
     memory_bytes: int = 0
@@ -52,9 +96,11 @@ class Resident:
     load_s: float | None = None
     loaded_at: float | None = None
     last_used_at: float | None = None
-    retry_at: float | None = None
+    retry_at: float | None = None  # Unix time, for showing
+    retry: asyncio.TimerHandle | None = None
+    stopping: asyncio.Task[None] | None = None
     error: ErrorView | None = None
-    deaths: deque[float] = field(default_factory=lambda: deque(maxlen=16))
+    deaths: deque[float] = field(default_factory=lambda: deque(maxlen=16))  # monotonic
 
     def move(self, state: ModelState) -> None:
         """The one way to another state; an impossible move is a defect and raises."""
@@ -62,6 +108,9 @@ class Resident:
             return
         if state not in ALLOWED[self.state]:
             raise AssertionError(f"{self.model_id}: {self.state} cannot become {state}")
+        if self.retry is not None:
+            self.retry.cancel()
+        self.retry_at = self.retry = None
         self.state = state
         self.on_change(self)
 
@@ -74,6 +123,17 @@ class Resident:
     def serving(self) -> bool:
         """Whether a request may go to it at once."""
         return self.state is ModelState.READY and not self.leaving
+
+    @property
+    def workable(self) -> bool:
+        """Whether its wish can be worked on now; one that is still ending lets others by."""
+        ending = self.state is ModelState.READY and self.dismissed
+        return not ending and self.state is not ModelState.STOPPING
+
+    def note_death(self, now_s: float) -> int:
+        """Count a death that nobody asked for; how many there were lately, this one included."""
+        self.deaths.append(now_s)
+        return sum(1 for death in self.deaths if now_s - death < CRASH_WINDOW_S)
 
     def drop_wishes(self, error: BaseException) -> None:
         """Tell everyone who waits that it will not come."""
@@ -100,3 +160,6 @@ class Resident:
             retry_at=self.retry_at,
             error=self.error,
         )
+
+
+GiveBack = Callable[[Resident], None]

@@ -111,6 +111,15 @@ def _loopback(key: str, value: Any) -> None:
         )
 
 
+def _aliases(key: str, value: Any) -> None:
+    for name in value:
+        if not name.strip() or name == "default":
+            raise SettingsInvalid(
+                f"{key} holds the name “{name}”, which cannot be an alias.",
+                "`default` always means the active model; give another name.",
+            )
+
+
 def _theme(key: str, value: Any) -> None:
     if value not in ("system", "light", "dark"):
         raise SettingsInvalid(f"{key} is {value!r}; it must be system, light or dark.")
@@ -130,9 +139,11 @@ RESERVED_ARGS = frozenset(
 
 def _extra_args(key: str, value: Any) -> None:
     for word in value:
-        if word.split("=", 1)[0] in RESERVED_ARGS:
+        name = word.split("=", 1)[0]
+        # llama.cpp takes --slot_save_path for --slot-save-path.
+        if (name.replace("_", "-") if name.startswith("--") else name) in RESERVED_ARGS:
             raise SettingsInvalid(
-                f"{key} holds {word.split('=', 1)[0]}, which Llama Wrangler sets itself.",
+                f"{key} holds {name}, which Llama Wrangler sets itself.",
                 "Remove it; context length, GPU layers and threads have their own fields.",
             )
         if "\x00" in word or len(word) > 4096:
@@ -140,6 +151,7 @@ def _extra_args(key: str, value: Any) -> None:
 
 
 _CHECKS: dict[tuple[type, str], Callable[[str, Any], None]] = {
+    (Settings, "aliases"): _aliases,
     (ServerSettings, "host"): _loopback,
     (ServerSettings, "port"): _range(1024, 65535, ""),
     (ServerSettings, "context_length"): _range(256, 16_777_216, "tokens"),
@@ -302,8 +314,15 @@ class SettingsStore:
             self._write(table)
 
     def _write(self, table: dict[str, Any]) -> None:
-        fresh = typing.cast(Settings, parse_table(Settings, table))
-        write_atomically(self._path, tomli_w.dumps(to_table(fresh)).encode("utf-8"))
+        fresh = typing.cast(Settings, parse_table(Settings, _migrate(table)))
+        try:
+            data = tomli_w.dumps(to_table(fresh)).encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise SettingsInvalid(
+                "A setting holds a character that no text file can.",
+                "Rename the folder or file so that its name is plain Unicode.",
+            ) from error
+        write_atomically(self._path, data)
         self._current = fresh
 
     def overlay(self, model_id: str) -> dict[str, Any]:
@@ -312,14 +331,14 @@ class SettingsStore:
         A file that is no TOML at all is ignored and named in `overlay_error`, so that it takes
         no model down. Raises SettingsInvalid naming a bad key: only that model is disabled.
         """
-        self.overlay_error = None
+        problem, table = None, {}
         try:
             table = tomllib.loads(self._overlay_path.read_text("utf-8"))
         except FileNotFoundError:
-            return {}
+            pass
         except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            self.overlay_error = f"{self._overlay_path.name} is ignored: {error}"
-            return {}
+            problem = f"{self._overlay_path.name} is ignored: {str(error).rstrip('.')}."
+        self.overlay_error = problem  # once, because notices are made on other threads meanwhile
         own = table.get(model_id, {})
         parse_table(ModelSettings, own, f"models.user.toml: {model_id}")
         return dict(own)

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from .home import set_aside
@@ -32,11 +32,14 @@ class StateDb:
     """
 
     def __init__(self, path: Path) -> None:
+        """Raises OSError when the file cannot be opened, or its disk is full."""
         self._path = path
         self._lock = threading.RLock()
         self.broken_copy: Path | None = None
         try:
             self._connection = self._open()
+        except sqlite3.OperationalError as error:  # full, read-only, locked: it is not broken
+            raise OSError(f"{path} cannot be used: {error}") from error
         except sqlite3.DatabaseError as error:
             log.error("state.db is broken: %s", error)
             self.broken_copy = set_aside(path)
@@ -67,18 +70,20 @@ class StateDb:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
+                self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:  # a full disk has rolled back already
+                    self._connection.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
 
-    def remember(self, key: str, value: str | None) -> None:
-        """Keep a small value across restarts; None forgets it."""
+    def remember(self, values: Mapping[str, str | None]) -> None:
+        """Keep small values across restarts, all or none; None forgets one."""
         with self.transaction() as db:
-            if value is None:
-                db.execute("DELETE FROM remembered WHERE key = ?", (key,))
-            else:
-                db.execute("INSERT OR REPLACE INTO remembered VALUES (?, ?)", (key, value))
+            for key, value in values.items():
+                if value is None:
+                    db.execute("DELETE FROM remembered WHERE key = ?", (key,))
+                else:
+                    db.execute("INSERT OR REPLACE INTO remembered VALUES (?, ?)", (key, value))
 
     def recall(self, key: str) -> str | None:
         """A value kept by `remember`."""

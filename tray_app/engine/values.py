@@ -66,6 +66,11 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
     INTERRUPTED = "interrupted"  # the engine process ended while it ran
 
+    @property
+    def in_progress(self) -> bool:
+        """Whether it may still change."""
+        return self in (JobState.QUEUED, JobState.RUNNING)
+
 
 class FolderState(StrEnum):
     """Whether a library folder can be read right now."""

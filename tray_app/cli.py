@@ -1,0 +1,281 @@
+"""The command line: a client of the engine like tray and window. Documented in docs/cli.md.
+
+Exit status: 0 done, 1 it failed (the reason is on stderr), 2 the command line was wrong,
+3 no engine is running.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import APP_NAME, __version__
+from . import cli_text as text
+from .client import Client, ClientError, ensure_engine, home_path
+
+FAILED, NOT_RUNNING = 1, 3
+LOG_POLL_S = 0.5
+STOP_WAIT_S = 20.0
+
+Verb = Callable[[argparse.Namespace], int]
+
+
+def run(words: Sequence[str]) -> int:
+    """Run one command line; returns its exit status."""
+    options = _parser().parse_args(words)
+    if options.home:
+        os.environ["LLAMA_WRANGLER_HOME"] = str(Path(options.home).expanduser().absolute())
+    try:
+        verb: Verb = options.verb
+        return verb(options)
+    except ClientError as error:
+        text.say_error(error.message, error.remedy)
+        return NOT_RUNNING if error.code == "engine_unreachable" else FAILED
+    except BrokenPipeError:  # `llama-wrangler list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="llama-wrangler",
+        description=f"{APP_NAME}: run large language models on this machine.",
+        epilog="Without a verb the tray starts (or, if it runs, its window is shown).",
+    )
+    parser.add_argument("--version", action="version", version=f"llama-wrangler {__version__}")
+    parser.add_argument("--home", help="use this folder instead of ~/.llama-wrangler")
+    parser.set_defaults(verb=_tray, hidden=False)
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB")
+
+    def add(name: str, verb: Verb, about: str, as_json: bool = False) -> argparse.ArgumentParser:
+        # A verb without a help line stays out of the list: it is for the program itself.
+        extra: dict[str, Any] = {"help": about} if about else {}
+        sub = verbs.add_parser(name, description=about, **extra)
+        sub.set_defaults(verb=verb)
+        if as_json:
+            sub.add_argument("--json", action="store_true", help="print JSON (docs/cli.md)")
+        return sub
+
+    add("tray", _tray, "start the tray").add_argument(
+        "--hidden", action="store_true", help="do not open a window (used at login)"
+    )
+    add("serve", _serve, "run the engine in the foreground, without a tray")
+    window = add("window", _window, "open the window")
+    window.add_argument("--page", default="models", choices=text.PAGES)
+    window.add_argument("--owned", action="store_true", help=argparse.SUPPRESS)
+    add("list", _list, "list the models", as_json=True)
+    add("status", _status, "say what the server does", as_json=True)
+    use = add("use", _use, "make a model answer to `default`, and load it", as_json=True)
+    use.add_argument("model")
+    use.add_argument("--now", action="store_true", help="cut running answers if it needs room")
+    use.add_argument("--no-wait", action="store_true", help="do not wait until it is ready")
+    unload = add("unload", _unload, "let a model leave memory (default: all)", as_json=True)
+    unload.add_argument("model", nargs="?")
+    unload.add_argument("--now", action="store_true", help="cut its running answers")
+    add("stop", _stop, "end the engine, its models and the tray")
+    logs = add("logs", _logs, "show a log (default: the engine's)", as_json=True)
+    logs.add_argument("name", nargs="?", default="engine.log")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on as it grows")
+    logs.add_argument("--list", action="store_true", help="list the logs")
+    add("doctor", _doctor, "check this installation", as_json=True)
+    engine = add("engine", _engine, "")
+    engine.add_argument("--mode", choices=("tray", "once", "serve"), default="tray")
+    return parser
+
+
+def _tray(options: argparse.Namespace) -> int:
+    from . import desktop
+
+    if not desktop.display_available():
+        text.say("There is no display, so there is no tray: serving without one.")
+        return _serve(options)
+    from .tray import run_tray
+
+    return run_tray(home_path(), options.hidden)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    return _run_engine("serve", announce=True)
+
+
+def _engine(options: argparse.Namespace) -> int:
+    return _run_engine(options.mode, announce=False)
+
+
+def _run_engine(mode: str, announce: bool) -> int:
+    from . import daemon
+
+    if announce:
+        text.say(f"{APP_NAME} serves from {home_path()}; stop it with Ctrl+C.")
+    failure = daemon.main(home_path(), mode)
+    if failure is not None:
+        text.say_error(*failure)
+    return 0 if failure is None else FAILED
+
+
+def _window(options: argparse.Namespace) -> int:
+    from . import desktop
+
+    if not desktop.display_available():
+        text.say_error("There is no display to open a window on.", "Use the other verbs instead.")
+        return FAILED
+    from .window import run_window
+
+    return run_window(home_path(), options.page, options.owned)
+
+
+def _list(options: argparse.Namespace) -> int:
+    client = ensure_engine(mode="once")
+    snapshot = _settled(client)
+    if options.json:
+        return _print_json(text.model_rows(snapshot))
+    text.print_models(snapshot)
+    return 0
+
+
+def _settled(client: Client, timeout_s: float = 30.0) -> dict[str, Any]:
+    """A snapshot after the scan that a fresh engine makes; whole headers may follow later."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        snapshot = client.snapshot()
+        unread = any(m["available"] and not m["details_known"] for m in snapshot["models"])
+        if not (snapshot["scanning"] or unread) or time.monotonic() > deadline:
+            return snapshot
+        time.sleep(0.02)
+
+
+def _status(options: argparse.Namespace) -> int:
+    try:
+        snapshot = Client.connect().snapshot()
+    except ClientError:
+        if not options.json:
+            raise
+        _print_json({"state": "stopped", "running": False})
+        return NOT_RUNNING
+    if options.json:
+        return _print_json(text.status_row(snapshot))
+    text.print_status(snapshot)
+    return 0
+
+
+def _use(options: argparse.Namespace) -> int:
+    client = ensure_engine(mode="serve")
+    _settled(client)
+    seq = client.snapshot()["seq"]
+    model_id = client.call("switch_model", model_id=options.model, now=options.now)["model_id"]
+    if not options.no_wait:
+        _wait_until_ready(client, model_id, seq, quiet=options.json)
+    snapshot = client.snapshot()
+    if options.json:
+        return _print_json(text.status_row(snapshot))
+    text.say(snapshot["status_text"])
+    return 0
+
+
+def _wait_until_ready(client: Client, model_id: str, seq: int, quiet: bool) -> None:
+    """Follow the model until it is ready. Raises ClientError when it fails."""
+    said = ""
+    while True:
+        snapshot = client.snapshot()
+        status = text.status_of(snapshot, model_id)
+        if status["state"] == "ready":
+            return
+        failed = next((n for n in snapshot["notices"] if n["code"] == "switch_failed"), None)
+        if failed and snapshot["active_model_id"] != model_id:
+            raise ClientError("model_failed", failed["message"], failed["remedy"])
+        if status["state"] == "failed" and status["error"]:
+            raise ClientError(**status["error"])
+        if snapshot["active_model_id"] not in (model_id, None):
+            raise ClientError("superseded", "Another model was chosen meanwhile.")
+        if snapshot["status_text"] != said and not quiet:
+            said = snapshot["status_text"]
+            text.say(said)
+        _next_event(client, snapshot["seq"])
+
+
+def _next_event(client: Client, after: int) -> int:
+    for seq, name, _ in client.events(after):
+        if name != "Ping":
+            return seq
+    raise ClientError("engine_unreachable", "The engine ended meanwhile.", "See its log.")
+
+
+def _unload(options: argparse.Namespace) -> int:
+    client = Client.connect()
+    client.call("unload_model", model_id=options.model, now=options.now)
+    snapshot = client.snapshot()
+    if options.json:
+        return _print_json(text.status_row(snapshot))
+    text.say(snapshot["status_text"])
+    return 0
+
+
+def _stop(options: argparse.Namespace) -> int:
+    from .client import read_address
+
+    client = Client.connect()
+    client.call("shutdown")
+    deadline = time.monotonic() + STOP_WAIT_S
+    while _alive(client.engine_pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    if _alive(client.engine_pid) or read_address(home_path()) is not None:
+        text.say_error(f"The engine (pid {client.engine_pid}) did not end in {STOP_WAIT_S:.0f} s.")
+        return FAILED
+    text.say("Stopped.")
+    return 0
+
+
+def _alive(pid: int) -> bool:
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
+def _logs(options: argparse.Namespace) -> int:
+    client = ensure_engine(mode="once")
+    if options.list:
+        logs = client.call("list_logs")
+        if options.json:
+            return _print_json(logs)
+        for log in logs:
+            text.say(f"{log['size_bytes']:>12}  {log['name']}")
+        return 0
+    part = client.call("read_log", name=options.name)
+    if options.json:
+        return _print_json(part)
+    sys.stdout.write(part["text"])
+    while options.follow:
+        sys.stdout.flush()
+        time.sleep(LOG_POLL_S)
+        part = client.call("read_log", name=options.name, offset=part["next_offset"])
+        sys.stdout.write(part["text"])
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from . import desktop
+
+    client = ensure_engine(mode="once")
+    _settled(client)
+    checks = [*client.call("doctor"), *text.desktop_checks(desktop)]
+    if options.json:
+        _print_json(checks)
+    else:
+        text.print_checks(checks)
+    return 0 if all(check["ok"] for check in checks) else FAILED
+
+
+def _print_json(value: Any) -> int:
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    return 0

@@ -1,0 +1,74 @@
+"""What the gateway asks of the engine, on the engine's loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from . import routes
+from .errors import EngineError
+from .events import RequestFinished
+from .resident import Lease
+from .values import ModelStatus, RequestRecord, to_json
+
+if TYPE_CHECKING:
+    from .core import Engine
+
+
+class Backend:
+    """The gateway's side of the engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._loads: set[asyncio.Task[None]] = set()
+
+    def start_load(self, model_id: str) -> None:
+        """Begin to bring a model up; its outcome shows in its status."""
+        task = asyncio.get_running_loop().create_task(self._load(model_id))
+        self._loads.add(task)
+        task.add_done_callback(self._loads.discard)
+
+    async def _load(self, model_id: str) -> None:
+        with contextlib.suppress(EngineError):
+            await self._engine.residency.load(model_id)
+
+    def resolve(self, name: str | None) -> str:
+        """The model id for a name. Raises ModelNotFound, NoActiveModel, ModelUnavailable."""
+        engine = self._engine
+        found = routes.resolve(
+            name, engine.library.models(), engine.settings.aliases, engine.active.model_id
+        )
+        return found.id
+
+    async def acquire(self, model_id: str) -> Lease:
+        """Wait until the model is ready. Raises EngineError; cancelling leaves the queue."""
+        return await self._engine.residency.acquire(model_id)
+
+    def status(self, model_id: str) -> ModelStatus:
+        """What the model does now."""
+        return self._engine.residency.statuses().get(model_id, ModelStatus(model_id))
+
+    def model_list(self) -> list[dict[str, Any]]:
+        """The rows of `/v1/models`."""
+        engine = self._engine
+        return routes.model_rows(
+            engine.library.models(),
+            engine.residency.statuses(),
+            engine.settings.aliases,
+            engine.active.model_id,
+        )
+
+    def health(self) -> dict[str, Any]:
+        """`status` is "ok" as llama-server's is; the rest is ours."""
+        statuses = self._engine.residency.statuses()
+        return {
+            "status": "ok",
+            "active_model": self._engine.active.model_id,
+            "models": {s.model_id: to_json(s.state) for s in statuses.values()},
+        }
+
+    def record(self, record: RequestRecord) -> None:
+        """Remember an answered request."""
+        self._engine.history.add(record)
+        self._engine.publish(RequestFinished(record))

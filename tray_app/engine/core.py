@@ -1,0 +1,341 @@
+"""The engine: composes the services and is their three doors, commands, snapshot and events.
+
+Residency and gateway live on the event loop that `start` runs on; commands and `snapshot` may
+be called from any other thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from . import memory, summary
+from .activity import Active
+from .backend import Backend
+from .child_registry import ChildRegistry
+from .commands import Commands
+from .errors import EngineError, EngineUnreachable, ErrorView
+from .events import (
+    EngineStopping,
+    Event,
+    EventStream,
+    GatewayChanged,
+    LibraryChanged,
+    ModelChanged,
+    NoticesChanged,
+)
+from .gguf_cache import MetadataCache
+from .history import RequestHistory
+from .home import Home
+from .jobs import JobRunner
+from .library import Library
+from .logs import cut_large_logs
+from .planner import Planner
+from .residency import Residency
+from .runtime_service import RuntimeService
+from .settings import ServerSettings, Settings, SettingsStore, plain_table
+from .state import StateDb
+from .values import (
+    GatewayState,
+    GatewayStatus,
+    Memory,
+    ModelState,
+    ModelStatus,
+    Notice,
+    Snapshot,
+)
+
+log = logging.getLogger(__name__)
+
+TICK_S = 5.0  # folders are looked at and large logs are cut this often
+COMMAND_TIMEOUT_S = 25.0
+JOBS_SHOWN = 20
+
+
+class Engine:
+    """One engine of one home folder. Make it and `start` it on the event loop."""
+
+    def __init__(self, home: Home, mode: str, version: str) -> None:
+        """Opens settings and database. Raises OSError."""
+        self.home = home
+        self.mode = mode
+        self.version = version
+        self.events = EventStream()
+        self.on_shutdown: Callable[[], object] = lambda: None
+        self.db = StateDb(home.state_db)
+        self.store = SettingsStore(home.settings, home.user_models)
+        self.registry = ChildRegistry(home.children_file)
+        self.jobs = JobRunner(self.db, self.publish)
+        self.history = RequestHistory(self.db)
+        self.runtime = RuntimeService(self)
+        self.library = Library(
+            self.library_folders(),
+            MetadataCache(home.state_db),
+            self._library_changed,
+            home=home.models,
+        )
+        self.active = Active(self)
+        self.planner = Planner(self)
+        self.backend = Backend(self)
+        self.gateway = GatewayStatus()
+        self.closing = False
+        self._commands = Commands(self)
+        self._started_at = time.time()
+        self._notices: tuple[Notice, ...] = ()
+        self._last_states: dict[str, ModelState] = {}
+        self._server_changed = asyncio.Event()
+        self._ticker: asyncio.Task[None] | None = None
+        self.residency: Residency
+        self.loop: asyncio.AbstractEventLoop
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        return self.store.current
+
+    def library_folders(self) -> list[Path]:
+        """The home's own models folder first, then the user's."""
+        extra = [Path(folder).expanduser() for folder in self.settings.library.folders]
+        return [self.home.models, *extra]
+
+    # -- life
+
+    async def start(self) -> None:
+        """End what a killed engine left behind, then scan, find a runtime, bring the model back."""
+        self.loop = asyncio.get_running_loop()
+        for orphan in await asyncio.to_thread(self.registry.end_orphans):
+            log.warning("ended an orphan", extra={"kind": orphan.kind, "pids": str(orphan.pids)})
+        for socket_file in self.home.socket_folder().glob("*.sock"):
+            socket_file.unlink(missing_ok=True)
+        self.residency = Residency(
+            self.planner.plan,
+            self._budget,
+            self._model_changed,
+            max_queue=lambda: self.settings.server.max_queue,
+            is_active=lambda model_id: model_id == self.active.model_id,
+        )
+        self.library.rescan()
+        self.runtime.start()
+        self._ticker = asyncio.create_task(self._tick())
+        self.active.bring_back()
+
+    def keep_running(self, mode: str) -> None:
+        """An engine that was started for one question stays for `mode`; on the loop.
+
+        "tray" also brings the model back, as a start of the tray does.
+        """
+        if self.mode == "once":
+            self.mode = mode
+            if mode == "tray":
+                self.active.bring_back()
+
+    def announce_stop(self) -> None:
+        """Tell the faces that the engine ends now; commands are refused from here on."""
+        self.closing = True
+        self.publish(EngineStopping())
+
+    async def close(self) -> None:
+        """End jobs, children and threads. Safe after a failed start."""
+        self.closing = True
+        if self._ticker is not None:
+            self._ticker.cancel()
+        await self.active.close()
+        await asyncio.to_thread(self.jobs.close)
+        if hasattr(self, "residency"):
+            await self.residency.close()
+        await asyncio.to_thread(self.library.close)
+        await asyncio.to_thread(self.history.close)
+        self.db.close()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            try:
+                await asyncio.to_thread(self._look_around)
+            except Exception:  # barrier: one odd folder must not end the looking
+                log.exception("a look at folders and logs failed")
+
+    def _look_around(self) -> None:
+        if self.library.changed():
+            self.library.rescan()
+        cut_large_logs(list(self.home.logs.glob("model-*.log")))
+
+    # -- the three doors
+
+    def call(self, name: str, args: Mapping[str, Any]) -> Any:
+        """Run the command `name`; its value has a JSON form. Not to be called on the loop.
+
+        Raises EngineError: unknown names and wrong arguments are BadRequest.
+        """
+        return self._commands.run(name, args)
+
+    def snapshot(self) -> Snapshot:
+        """Everything at this moment. Cheap enough for each event; any thread but the loop's."""
+        seq = self.events.seq
+        models = self.library.models()
+        statuses = self.residency.statuses()
+        active_id = self.active.model_id
+        active = next((model for model in models if model.id == active_id), None)
+        runtime = self.runtime.status()
+        gateway = replace(self.gateway, requests_total=self.history.total)
+        return Snapshot(
+            seq=seq,
+            version=self.version,
+            pid=os.getpid(),
+            started_at=self._started_at,
+            home=self.home.path,
+            mode=self.mode,
+            server_state=summary.server_state(active_id, statuses, gateway, runtime),
+            status_text=summary.status_text(active, models, statuses, gateway, runtime),
+            active_model_id=active_id,
+            recent_model_ids=self.active.recent,
+            gateway=gateway,
+            runtime=runtime,
+            models=models,
+            statuses=tuple(s for s in statuses.values() if _worth_telling(s)),
+            folders=self.library.folders(),
+            left_out=self.library.left_out(),
+            scanning=self.library.scanning,
+            jobs=self.jobs.list(JOBS_SHOWN),
+            memory=self._memory(),
+            notices=self._current_notices(),
+            settings=self.settings_table(),
+            last_request=self.history.last,
+        )
+
+    def settings_table(self) -> dict[str, Any]:
+        """The settings as plain types, keys that are None included."""
+        return dict(plain_table(self.settings))
+
+    def publish(self, event: Event) -> None:
+        """Put an event on the stream; any thread."""
+        self.events.publish(event)
+
+    # -- what the parts of the engine use
+
+    def on_loop(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine on the engine's loop from another thread and return its result.
+
+        Raises what it raises, and EngineError when it takes long or the engine ends meanwhile.
+        """
+        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        try:
+            return future.result(COMMAND_TIMEOUT_S)
+        except concurrent.futures.CancelledError:
+            raise EngineUnreachable("The engine ended meanwhile.", "Start it again.") from None
+        except TimeoutError as error:
+            raise EngineError(
+                f"This takes longer than {COMMAND_TIMEOUT_S:.0f} s.",
+                "It goes on by itself; look again in a moment.",
+            ) from error
+
+    def set_gateway(
+        self, status: GatewayStatus, state: GatewayState, error: ErrorView | None
+    ) -> None:
+        """The daemon opened the gateway, or could not."""
+        host = f"[{status.host}]" if ":" in status.host else status.host
+        base_url = f"http://{host}:{status.port}/v1"
+        fresh = replace(status, state=state, base_url=base_url, error=error)
+        if fresh != self.gateway:
+            self.gateway = fresh
+            self.publish(GatewayChanged(fresh))
+            self.notices_changed()
+
+    def take_server_settings(self) -> ServerSettings:
+        """The settings to listen by; `server_settings_changed` waits for later ones. On the loop.
+
+        In this order no change is missed, however long opening the port takes.
+        """
+        self._server_changed.clear()
+        return self.settings.server
+
+    async def server_settings_changed(self) -> None:
+        """Wait until host or port were set anew since they were taken; on the loop."""
+        await self._server_changed.wait()
+
+    def note_server_settings(self) -> None:
+        """Host or port were changed; any thread."""
+        self.loop.call_soon_threadsafe(self._server_changed.set)
+
+    def runtime_arrived(self) -> None:
+        """The first llama.cpp was built: what could not be loaded at the start can be now."""
+        self.loop.call_soon_threadsafe(self.active.bring_back)
+
+    def notices_changed(self) -> None:
+        """Tell the faces soon if the standing lines are others than before; any thread.
+
+        The loop alone compares and tells, so that an older list never comes after a newer one.
+        """
+        if hasattr(self, "residency"):
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+                self.loop.call_soon_threadsafe(self._tell_notices)
+
+    def _tell_notices(self) -> None:
+        notices = self._current_notices()
+        if notices != self._notices:
+            self._notices = notices
+            self.publish(NoticesChanged(notices))
+
+    def _current_notices(self) -> tuple[Notice, ...]:
+        return summary.notices(
+            self.gateway,
+            self.runtime.status(),
+            self.active.failure,
+            self.residency.statuses().get(self.active.model_id or ""),
+            self._standing(),
+        )
+
+    def _standing(self) -> list[Notice]:
+        found = []
+        if self.store.broken is not None:
+            kept, why = self.store.broken
+            message = f"settings.toml could not be read: {why.rstrip('.')}. The defaults hold."
+            found.append(Notice("settings_broken", "warning", message, f"It is kept as {kept}."))
+        if self.store.overlay_error is not None:
+            message = self.store.overlay_error
+            found.append(Notice("overlay_broken", "warning", message, "Correct that file."))
+        if self.db.broken_copy is not None:
+            message = "The state database was damaged and begun anew."
+            remedy = f"It is kept as {self.db.broken_copy}; no model or setting is lost."
+            found.append(Notice("state_broken", "warning", message, remedy))
+        return found
+
+    def _model_changed(self, status: ModelStatus) -> None:
+        self.publish(ModelChanged(status))
+        if status.state is not self._last_states.get(status.model_id):
+            self._last_states[status.model_id] = status.state
+            self.notices_changed()
+
+    def _library_changed(self) -> None:
+        models = self.library.models()
+        self.publish(LibraryChanged(len(models), self.library.scanning))
+        self.active.library_changed(models)
+
+    def _budget(self, child_pids: list[int]) -> int:
+        wished = self.settings.server.memory_budget_bytes
+        if wished is not None:
+            return wished
+        total, available = memory.total_and_available()
+        return memory.automatic_budget(total, available, memory.held_by(child_pids))
+
+    def _memory(self) -> Memory:
+        pids = [s.pid for s in self.residency.statuses().values() if s.pid is not None]
+        total, available = memory.total_and_available()
+        return Memory(total, available, self._budget(pids), self.residency.held_bytes())
+
+
+def _worth_telling(status: ModelStatus) -> bool:
+    return (
+        status.state is not ModelState.UNLOADED
+        or status.waiting > 0
+        or status.error is not None
+        or status.last_used_at is not None
+    )

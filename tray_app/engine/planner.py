@@ -1,0 +1,94 @@
+"""From a model's id to what would run: model, settings, runtime and fit put together."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import launch, memory
+from .errors import ModelUnavailable
+from .launch import Endpoint, Placement
+from .llama_server import ServerChild, free_endpoint
+from .resident import Plan
+from .settings import ModelSettings
+from .values import Model, Runtime
+
+if TYPE_CHECKING:
+    from .core import Engine
+
+MIB = 1 << 20
+PROMPT_CACHE_MIB = (256, 4096)  # llama-server's own bound is 8192, however small the machine
+
+
+class Planner:
+    """Plans are made in a thread, because the first of a model measures its fit (0.1 to 2 s)."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def plan(self, model_id: str) -> Plan:
+        """How the model would be started now. Blocks.
+
+        Raises ModelNotFound, ModelUnavailable, SettingsInvalid, RuntimeMissing.
+        """
+        model, settings, runtime = self._parts(model_id)
+        if not model.path.is_file():
+            raise ModelUnavailable(
+                f"The file of {model.id} is not there: {model.path}.",
+                "Connect its drive, or scan the folders again.",
+            )
+        placement = self._engine.runtime.place(model, settings, runtime)
+
+        def start() -> ServerChild:
+            endpoint = free_endpoint(self._engine.home.socket_folder())
+            argv = self._arguments(model, settings, runtime, placement, endpoint)
+            log_path = self._engine.home.logs / log_name(model.id)
+            return ServerChild(argv, endpoint, log_path, self._engine.registry)
+
+        return Plan(placement.memory_bytes, placement.context_length, settings.pinned, start)
+
+    def command(self, model_id: str) -> tuple[str, ...]:
+        """The command line that runs the model, or that would run it. Raises as `plan`."""
+        running = self._engine.residency.command(model_id)
+        if running is not None:
+            return running
+        model, settings, runtime = self._parts(model_id)
+        placement = self._engine.runtime.place(model, settings, runtime)
+        endpoint = Endpoint(socket_path=self._engine.home.socket_folder() / "m0.sock")
+        return self._arguments(model, settings, runtime, placement, endpoint)
+
+    def _parts(self, model_id: str) -> tuple[Model, ModelSettings, Runtime]:
+        model = self._engine.library.get(model_id)
+        settings = self._engine.store.for_model(model_id)
+        return model, settings, self._engine.runtime.require()
+
+    def _arguments(
+        self,
+        model: Model,
+        settings: ModelSettings,
+        runtime: Runtime,
+        placement: Placement,
+        endpoint: Endpoint,
+    ) -> tuple[str, ...]:
+        return launch.arguments(
+            model, settings, runtime, placement, endpoint, self._slot_folder(), _prompt_cache_mib()
+        )
+
+    def _slot_folder(self) -> Path:
+        folder = self._engine.home.run / "slots"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder
+
+
+def _prompt_cache_mib() -> int:
+    """RAM that llama-server may keep old prompts in: a sixteenth of memory, within bounds."""
+    low, high = PROMPT_CACHE_MIB
+    return int(min(max(memory.total_and_available()[0] // 16 // MIB, low), high))
+
+
+def log_name(model_id: str) -> str:
+    """The name of a model's log: readable, unique, and safe as a file name on every system."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", model_id).strip("-.")[:60]
+    return f"model-{plain}-{hashlib.sha256(model_id.encode()).hexdigest()[:6]}.log"
