@@ -1,0 +1,117 @@
+// @ts-check
+/** What stands around every page: navigation, notices, jobs, toasts. */
+
+import { html } from '../html.js';
+import { cancelJob, dismiss, manualCopy, pending, toasts } from '../actions.js';
+import { page, PAGES } from '../router.js';
+import { activeModel, jobs, link, notices, runningJobs, serverState, statusText, stopping } from '../store.js';
+import { bytes, clock, progressText } from '../format.js';
+import { Icon } from './icons.js';
+import { Callout, Dot, IconButton, Modal, Progress, Spinner } from './ui.js';
+
+const TITLES = { models: 'Models', server: 'Server', chat: 'Chat', settings: 'Settings' };
+const TONES = { stopped: 'idle', starting: 'busy', ready: 'ok', busy: 'ok', error: 'bad' };
+
+export function Sidebar() {
+  return html`
+    <nav class="sidebar" aria-label="Pages">
+      <div class="brand"><span class="brand-mark"><${Icon} name="llama" /></span><span class="brand-name">Llama Wrangler</span></div>
+      <ul class="nav">
+        ${PAGES.map((name, i) => html`
+          <li key=${name}>
+            <a href=${`#/${name}`} class="nav-item" aria-current=${page.value === name ? 'page' : undefined}
+              title=${`${TITLES[name]} (Ctrl+${i + 1})`}>
+              <${Icon} name=${name} /><span>${TITLES[name]}</span>
+            </a>
+          </li>`)}
+      </ul>
+      <${SideStatus} />
+    </nav>`;
+}
+
+function SideStatus() {
+  const state = link.value === 'lost' ? 'stopped' : serverState.value;
+  const model = activeModel.value;
+  return html`
+    <a href="#/server" class="side-status" title=${statusText.value}>
+      <${Dot} tone=${TONES[state]} />
+      <span class="side-status-text">
+        <span class="side-model">${model ? model.name : 'No model in use'}</span>
+        <span class="muted" role="status">${link.value === 'lost' ? 'Not connected' : statusText.value}</span>
+      </span>
+    </a>`;
+}
+
+export function LinkBar() {
+  if (link.value === 'open' || link.value === 'connecting') return null;
+  const expired = link.value === 'expired';
+  const words = expired
+    ? 'This page is no longer signed in. Open the window again from the tray icon.'
+    : stopping.value ? 'The engine is stopping. Reconnecting when it is back…' : 'The engine does not answer. Reconnecting…';
+  return html`<div class="link-bar" role="status">${!expired && html`<${Spinner} />`}${words}</div>`;
+}
+
+export function Notices() {
+  if (!notices.value.length) return null;
+  const tone = { info: 'info', warning: 'warn', error: 'bad' };
+  return html`
+    <div class="notices">
+      ${notices.value.map((n) => html`
+        <${Callout} key=${n.code} tone=${tone[n.level] ?? 'info'} message=${n.message} remedy=${n.remedy} />`)}
+    </div>`;
+}
+
+/** @param {{job: import('../types.js').Job}} props */
+export function JobLine({ job }) {
+  const rate = job.rate_per_s && job.unit === 'bytes' ? `${bytes(job.rate_per_s)}/s` : '';
+  const left = job.eta_s == null ? '' : `${clock(job.eta_s)} left`;
+  const count = job.state === 'queued' ? 'Waiting to start' : progressText(job.done, job.total, job.unit);
+  return html`
+    <div class="job">
+      <div class="job-words">
+        <span class="job-title">${job.title}</span>
+        <span class="job-step muted">${job.step}</span>
+        <span class="job-count muted digits">${[count, rate, left].filter(Boolean).join(' · ')}</span>
+      </div>
+      <${Progress} label=${job.title} value=${job.done} max=${job.state === 'queued' ? null : job.total} />
+      <${IconButton} icon="close" label=${`Cancel: ${job.title}`} disabled=${pending.value.has(`cancel_job:${job.id}`)}
+        onClick=${() => cancelJob(job.id)} />
+    </div>`;
+}
+
+export function JobStrip() {
+  if (!runningJobs.value.length) return null;
+  return html`
+    <section class="job-strip" aria-label="Running tasks">
+      ${runningJobs.value.map((job) => html`<${JobLine} key=${job.id} job=${job} />`)}
+    </section>`;
+}
+
+export function Toasts() {
+  return html`
+    <div class="toasts" role="log" aria-live="polite" aria-label="Messages">
+      ${toasts.value.map((t) => html`
+        <div key=${t.id} class="toast" data-tone=${t.tone} role=${t.tone === 'bad' ? 'alert' : undefined}>
+          <${Icon} name=${t.tone === 'bad' ? 'warning' : 'check'} />
+          <div class="toast-text"><p>${t.message}</p>${t.remedy && html`<p class="muted">${t.remedy}</p>`}</div>
+          <${IconButton} icon="close" label="Dismiss" onClick=${() => dismiss(t.id)} />
+        </div>`)}
+    </div>`;
+}
+
+export function ManualCopy() {
+  if (manualCopy.value === null) return null;
+  const close = () => { manualCopy.value = null; };
+  return html`
+    <${Modal} title="Copy this text" onClose=${close}
+      actions=${html`<button type="button" class="button" onClick=${close}>Done</button>`}>
+      <p class="muted">The clipboard is not reachable from this page. Select the text and press Ctrl+C.</p>
+      <textarea class="input mono" rows="5" readonly aria-label="Text to copy" value=${manualCopy.value}
+        onFocus=${(/** @type {any} */ event) => event.target.select()}></textarea>
+    <//>`;
+}
+
+/** The newest job of a kind, running or ended. @param {string} kind */
+export const lastJob = (kind) => jobs.value
+  .filter((job) => job.kind === kind)
+  .sort((a, b) => b.created_at - a.created_at)[0] ?? null;

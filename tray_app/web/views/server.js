@@ -1,0 +1,122 @@
+// @ts-check
+/** The server: is it up, where, with what in memory, on which runtime, and what it writes. */
+
+import { html, useState } from '../html.js';
+import { unloadModel } from '../actions.js';
+import { activeModel, gateway, lastRequest, link, memory, modelById, nameOf, serverState, statuses, statusText } from '../store.js';
+import { bytes, contextShort, integer } from '../format.js';
+import { LogCard } from '../components/log-viewer.js';
+import { ModelStateText } from '../components/model-state.js';
+import { Ago, Callout, Card, CodeBlock, CopyButton, Dot, PageHead, Spinner } from '../components/ui.js';
+import { CommandLine } from './model-drawer.js';
+import { Requests } from './requests.js';
+import { RuntimeCard } from './runtime-card.js';
+
+const WORDS = { stopped: 'Stopped', starting: 'Starting', ready: 'Ready', busy: 'Answering', error: 'Needs attention' };
+const TONES = { stopped: 'idle', starting: 'busy', ready: 'ok', busy: 'ok', error: 'bad' };
+
+export const ServerView = () => html`
+  <div class="page">
+    <${PageHead} title="Server" />
+    <div class="page-scroll"><div class="server-grid">
+      <div class="server-column"><${StatusCard} /><${ConnectCard} /></div>
+      <div class="server-column"><${MemoryCard} /><${RuntimeCard} /></div>
+      <${Requests} />
+      <${LogCard} />
+    </div></div>
+  </div>`;
+
+function StatusCard() {
+  const state = serverState.value;
+  const door = gateway.value;
+  return html`
+    <section class="card status-card" aria-label="Status" data-tone=${TONES[state]}>
+      <p class="status-word">${state === 'starting' ? html`<${Spinner} />` : html`<${Dot} tone=${TONES[state]} />`}
+        <span role="status">${link.value === 'lost' ? 'Not connected' : WORDS[state]}</span></p>
+      <p class="status-line">${statusText.value}</p>
+      ${door?.error && html`<${Callout} message=${door.error.message} remedy=${door.error.remedy} />`}
+      <div class="address"><span class="muted">Address</span>
+        <code class="mono">${door?.base_url}</code><${CopyButton} text=${door?.base_url ?? ''} label="Copy address" /></div>
+      <p class="muted digits">${integer(door?.requests_total ?? 0)} requests answered
+        ${lastRequest.value && html`, the last one <${Ago} at=${lastRequest.value.started_at} />`}</p>
+    </section>`;
+}
+
+function MemoryCard() {
+  const m = memory.value;
+  const resident = statuses.value.filter((s) => !['unloaded', 'failed'].includes(s.state));
+  if (!m) return null;
+  const free = Math.max(0, m.budget_bytes - m.models_bytes);
+  const over = m.models_bytes > m.budget_bytes;
+  const part = m.budget_bytes ? Math.min(1, m.models_bytes / m.budget_bytes) : 0;
+  return html`
+    <${Card} title="Memory">
+      <div class="meter" data-over=${over} role="img"
+        aria-label=${`Models hold ${bytes(m.models_bytes)} of ${bytes(m.budget_bytes)}`}>
+        <span style=${{ width: `${part * 100}%` }}></span></div>
+      <p class="meter-words digits"><span><strong>${bytes(m.models_bytes)}</strong> held by models</span>
+        <span>${over ? 'over the budget' : `${bytes(free)} free`} of ${bytes(m.budget_bytes)}</span></p>
+      <p class="muted digits hint">This computer has ${bytes(m.total_bytes)}, ${bytes(m.available_bytes)} of it available now.</p>
+      ${resident.length
+        ? html`<ul class="resident">${resident.map((s) => html`<${Resident} key=${s.model_id} status=${s} />`)}</ul>`
+        : html`<p class="muted nothing-line">No model is in memory. One loads when it is asked.</p>`}
+    <//>`;
+}
+
+/** @param {{status: import('../types.js').ModelStatus}} props */
+function Resident({ status }) {
+  const model = modelById.value.get(status.model_id);
+  const facts = [
+    status.memory_bytes != null && bytes(status.memory_bytes),
+    status.context_length != null && `${contextShort(status.context_length)} context`,
+    status.pid != null && `process ${status.pid}`,
+  ].filter(Boolean).join(' · ');
+  const idle = status.state === 'ready' && !status.in_flight && status.last_used_at != null;
+  return html`
+    <li class="resident-row">
+      <div><span class="resident-name">${nameOf(status.model_id)}</span>
+        <span class="muted digits">${facts}${idle && html` · used <${Ago} at=${status.last_used_at} />`}</span></div>
+      ${model && html`<${ModelStateText} model=${model} />`}
+      <button type="button" class="button small quiet" disabled=${status.state !== 'ready' || status.in_flight > 0}
+        onClick=${() => unloadModel(status.model_id)}>Unload</button>
+    </li>`;
+}
+
+/**
+ * @param {string} base
+ * @param {boolean} embedding
+ */
+export function examples(base, embedding) {
+  const path = embedding ? 'embeddings' : 'chat/completions';
+  const body = embedding
+    ? { model: 'default', input: 'A llama on a hill.' }
+    : { model: 'default', messages: [{ role: 'user', content: 'Say hello in one sentence.' }] };
+  const call = embedding
+    ? ['answer = client.embeddings.create(model="default", input="A llama on a hill.")', 'print(len(answer.data[0].embedding))']
+    : ['answer = client.chat.completions.create(', '    model="default",',
+      '    messages=[{"role": "user", "content": "Say hello in one sentence."}],', ')', 'print(answer.choices[0].message.content)'];
+  return {
+    curl: [`curl ${base}/${path} \\`, '  -H "Content-Type: application/json" \\', `  -d '${JSON.stringify(body)}'`].join('\n'),
+    python: ['from openai import OpenAI', '', `client = OpenAI(base_url="${base}", api_key="none")`, ...call].join('\n'),
+  };
+}
+
+function ConnectCard() {
+  const [tab, setTab] = useState(/** @type {'curl' | 'python' | 'command'} */ ('curl'));
+  const model = activeModel.value;
+  const text = examples(gateway.value?.base_url ?? '', model?.kind === 'embedding');
+  const tabs = /** @type {const} */ ([['curl', 'curl'], ['python', 'Python'], ['command', 'llama-server']]);
+  return html`
+    <${Card} title="Connect" class="connect-card" actions=${html`
+      <div class="tabs" role="tablist" aria-label="Example">
+        ${tabs.map(([key, title]) => html`
+          <button key=${key} type="button" role="tab" class="tab" aria-selected=${tab === key} onClick=${() => setTab(key)}>${title}</button>`)}
+      </div>`}>
+      <p class="muted hint">${model
+        ? html`“default” goes to <strong>${model.name}</strong>, and to the next model you pick. Any other model answers by its id.`
+        : 'Pick a model on the Models page first: “default” goes to it.'}</p>
+      ${tab === 'command'
+        ? model ? html`<${CommandLine} model=${model} />` : html`<p class="muted">No model is in use.</p>`
+        : html`<${CodeBlock} text=${text[tab]} label=${`${tab} example`} />`}
+    <//>`;
+}

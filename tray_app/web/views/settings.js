@@ -1,0 +1,144 @@
+// @ts-check
+/** Settings: each is saved when it changes; a refusal stands at its field. */
+
+import { html, useEffect, useState } from '../html.js';
+import { attempt, bridge, run, toast, asCommandError } from '../actions.js';
+import { home, inWindow, memory, models, settings, snapshot } from '../store.js';
+import { bytes } from '../format.js';
+import { Field, Segments, Select, Switch } from '../components/fields.js';
+import { Card, CopyButton, PageHead } from '../components/ui.js';
+import { Aliases } from './aliases.js';
+import { Folders } from './library-drawer.js';
+
+const GB = 1e9;
+
+/** Saving one key, with the refusal kept for that key. */
+function useSaver() {
+  const [errors, setErrors] = useState(/** @type {Record<string, any>} */ ({}));
+  /** @param {string} key @param {unknown} value */
+  async function save(key, value) {
+    const result = await attempt('change_settings', { changes: { [key]: value } }, key);
+    setErrors((old) => ({ ...old, [key]: result.ok ? null : result.error }));
+    if (result.ok) toast('ok', 'Saved.');
+    return result.ok;
+  }
+  return { errors, save };
+}
+
+/** @param {string} text @returns {number | string | null} a number when it is one; the engine judges the rest */
+export function numberOrText(text) {
+  const bare = text.trim();
+  if (bare === '') return null;
+  return /^-?\d+$/.test(bare) ? Number(bare) : bare;
+}
+
+export function SettingsView() {
+  const { errors, save } = useSaver();
+  const { server = {}, ui = {}, runtime = {} } = settings.value;
+  /** @param {string} key */
+  const number = (key) => (/** @type {string} */ text) => save(key, numberOrText(text));
+  return html`
+    <div class="page">
+      <${PageHead} title="Settings" />
+      <div class="page-scroll"><div class="settings">
+        <${Card} title="Window">
+          <${Segments} label="Theme" name="theme" value=${ui.theme ?? 'system'}
+            options=${[['system', 'System'], ['light', 'Light'], ['dark', 'Dark']]} onChange=${(/** @type {string} */ v) => save('ui.theme', v)} />
+          <${Switch} label="Keep running in the tray when the window closes" checked=${ui.close_to_tray ?? true}
+            onChange=${(/** @type {boolean} */ on) => save('ui.close_to_tray', on)} />
+          <${Autostart} />
+        <//>
+        <${Card} title="Server">
+          <div class="form-pair">
+            <${Field} label="Port" type="number" value=${String(server.port ?? 7070)} onCommit=${number('server.port')} error=${errors['server.port']}
+              hint="Where other programs reach the models." />
+            <${Field} label="Context length" type="number" unit="tokens" value=${String(server.context_length ?? 8192)}
+              onCommit=${number('server.context_length')} error=${errors['server.context_length']} hint="For models without one of their own." />
+            <${Field} label="Requests at once" type="number" unit="per model" value=${server.parallel == null ? '' : String(server.parallel)} placeholder="automatic"
+              onCommit=${number('server.parallel')} error=${errors['server.parallel']} hint="More are answered one after another." />
+            <${Field} label="Waiting requests" type="number" unit="per model" value=${String(server.max_queue ?? 64)}
+              onCommit=${number('server.max_queue')} error=${errors['server.max_queue']} hint="More than these are refused." />
+          </div>
+          <${StartWith} value=${server.start_with ?? 'last'} save=${save} error=${errors['server.start_with']} />
+        <//>
+        <${Card} title="Memory"><${Budget} value=${server.memory_budget_bytes ?? null} save=${save} error=${errors['server.memory_budget_bytes']} /><//>
+        <${Card} title="Folders"><p class="muted hint">Read through all their subfolders. Nothing in them is changed.</p><${Folders} /><//>
+        <${Card} title="Other names"><${Aliases} error=${errors.aliases} save=${(/** @type {any} */ table) => save('aliases', table)} /><//>
+        <${Card} title="Runtime">
+          <${Field} label="llama-server program" mono value=${runtime.server_path ?? ''} placeholder="found by itself"
+            onCommit=${(/** @type {string} */ text) => save('runtime.server_path', text.trim() || null)} error=${errors['runtime.server_path']}
+            hint="Empty: the best llama.cpp found on this computer." />
+          <${Switch} label="Build llama.cpp when none is found" checked=${runtime.auto_build ?? true}
+            onChange=${(/** @type {boolean} */ on) => save('runtime.auto_build', on)} />
+        <//>
+        <${About} />
+      </div></div>
+    </div>`;
+}
+
+/** The system's own answer each time, never a stored one. Only in the app's window. */
+function Autostart() {
+  const [on, setOn] = useState(/** @type {boolean | null} */ (null));
+  useEffect(() => {
+    if (inWindow.value) bridge.native.autostart().then(setOn, () => setOn(null));
+  }, [inWindow.value]);
+  if (!inWindow.value || on === null) return null;
+  /** @param {boolean} wish */
+  async function change(wish) {
+    try {
+      setOn(await bridge.native.setAutostart(wish));
+    } catch (error) {
+      const { message, remedy } = asCommandError(error);
+      toast('bad', message, remedy);
+      setOn(await bridge.native.autostart().catch(() => on));
+    }
+  }
+  return html`<${Switch} label="Start when I log in" checked=${on} onChange=${change} />`;
+}
+
+/** @param {{value: string, save: (key: string, value: unknown) => void, error: any}} props */
+function StartWith({ value, save, error }) {
+  const options = [['last', 'The model used last'], ['nothing', 'No model'],
+    ...models.value.map((m) => [m.id, m.name])];
+  if (!options.some(([key]) => key === value)) options.push([value, value]);
+  return html`<${Select} label="Start with" value=${value} options=${options} error=${error}
+    onChange=${(/** @type {string} */ v) => save('server.start_with', v)} />`;
+}
+
+/** @param {{value: number | null, save: (key: string, value: unknown) => Promise<boolean>, error: any}} props */
+function Budget({ value, save, error }) {
+  const [own, setOwn] = useState(value !== null);
+  const key = 'server.memory_budget_bytes';
+  const m = memory.value;
+  useEffect(() => setOwn(value !== null), [value]);
+  const text = value === null ? '' : String(Number((value / GB).toFixed(2)));
+  /** @param {string} typed */
+  const commit = (typed) => {
+    const wish = Number(typed.replace(',', '.'));
+    save(key, typed.trim() === '' ? null : Number.isFinite(wish) ? Math.round(wish * GB) : typed);
+  };
+  return html`
+    <${Segments} label="Memory for models" name="budget" value=${own ? 'own' : 'auto'} options=${[['auto', 'Automatic'], ['own', 'At most…']]}
+      onChange=${(/** @type {string} */ v) => { setOwn(v === 'own'); if (v === 'auto' && value !== null) save(key, null); }} />
+    ${own && html`<${Field} label="At most" unit="GB" type="text" value=${text} placeholder=${m ? (m.budget_bytes / GB).toFixed(1) : ''}
+      onCommit=${commit} error=${error} />`}
+    <p class="muted hint digits">${m && `Models may hold ${bytes(m.budget_bytes)} together now, of ${bytes(m.total_bytes)} in this computer.`}${' '}
+      When more is needed, the least used model leaves; pinned ones stay.</p>`;
+}
+
+function About() {
+  const s = snapshot.value;
+  /** Writes one redacted bundle for a bug report. */
+  async function diagnose() {
+    const result = await run('copy_diagnostics');
+    if (result.ok) toast('ok', `Diagnostics are in ${result.value.path}`);
+  }
+  return html`
+    <${Card} title="About">
+      <dl class="facts">
+        <div class="fact"><dt>Version</dt><dd>${s?.version}</dd></div>
+        <div class="fact"><dt>Files</dt><dd><code class="mono wrap">${home.value}</code><${CopyButton} text=${home.value} label="Copy path" /></dd></div>
+      </dl>
+      <button type="button" class="button" onClick=${diagnose}>Save diagnostics</button>
+    <//>`;
+}
