@@ -1,0 +1,172 @@
+"""The window: a process of its own around one pywebview window that shows the engine's page.
+
+It lives while open, ends with its engine or its tray, and takes neither along. The bridge has
+one method with an allow-list: any script in the page can reach what hangs on the bridge
+object (shared measurement), so this process holds no secret beyond its own session.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import webview
+
+from . import APP_NAME, autostart, desktop
+from .client import Client, ClientError, ensure_engine
+
+log = logging.getLogger(__name__)
+
+WIDTH, HEIGHT = 1080, 760
+MIN_SIZE = (480, 520)
+ENGINE_COMMANDS = frozenset(
+    {
+        *("snapshot", "rescan", "add_folder", "remove_folder"),
+        *("switch_model", "load_model", "unload_model", "pin_model", "launch_command"),
+        *("change_settings", "model_settings", "change_model_settings"),
+        *("list_logs", "read_log", "request_history", "doctor", "copy_diagnostics"),
+        *("find_runtime", "build_runtime", "cancel_job"),
+    }
+)
+
+
+def _failure(error: ClientError) -> dict[str, Any]:
+    view = {"code": error.code, "message": error.message, "remedy": error.remedy}
+    return {"ok": False, "error": view}
+
+
+class Bridge:
+    """What the page may call: `pywebview.api.call(name, args)` and nothing else."""
+
+    def __init__(self, native: Native) -> None:
+        self._native = native
+
+    def call(self, name: str, args: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Run an engine command, or a `native:` one; always an envelope, never a traceback."""
+        try:
+            if name.startswith("native:"):
+                return {"ok": True, "value": self._native.run(name[7:], dict(args or {}))}
+            if name not in ENGINE_COMMANDS:
+                raise ClientError("bad_request", f"The page may not call “{name}”.")
+            return {"ok": True, "value": self._native.client.call(name, **dict(args or {}))}
+        except ClientError as error:
+            return _failure(error)
+        except OSError as error:
+            return _failure(ClientError("system", f"The system refused: {error}"))
+        except Exception:  # barrier: a traceback here would reach the page
+            log.exception("bridge call failed")
+            return _failure(ClientError("internal", f"“{name}” failed in the window."))
+
+
+class Native:
+    """What only the window's process can do for the page."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.window: Any = None
+
+    def run(self, name: str, args: dict[str, Any]) -> Any:
+        """Dispatch by the allow-list. Raises ClientError."""
+        actions = {
+            "choose_folder": self._choose_folder,
+            "open_path": self._open_path,
+            "open_url": self._open_url,
+            "copy_text": self._copy_text,
+            "autostart": self._autostart,
+        }
+        if name not in actions:
+            raise ClientError("bad_request", f"The window cannot do “{name}”.")
+        return actions[name](args)
+
+    def _choose_folder(self, args: dict[str, Any]) -> str | None:
+        chosen = self.window.create_file_dialog(webview.FileDialog.FOLDER)
+        return str(chosen[0]) if chosen else None
+
+    def _open_path(self, args: dict[str, Any]) -> bool:
+        path = Path(str(args.get("path", "")))
+        home = Path(str(self.client.snapshot()["home"]))
+        known = [home, *(Path(f["path"]) for f in self.client.snapshot()["folders"])]
+        if not any(path == folder or path.is_relative_to(folder) for folder in known):
+            raise ClientError("bad_request", f"{path} is not in a folder of the library.")
+        desktop.open_path(path if path.is_dir() else path.parent)
+        return True
+
+    def _open_url(self, args: dict[str, Any]) -> bool:
+        url = str(args.get("url", ""))
+        if not url.startswith(("https://", "http://")):
+            raise ClientError("bad_request", "Only web addresses are opened.")
+        desktop.open_path(url)
+        return True
+
+    def _copy_text(self, args: dict[str, Any]) -> bool:
+        desktop.copy_text(str(args.get("text", "")))
+        return True
+
+    def _autostart(self, args: dict[str, Any]) -> bool:
+        switch = autostart.autostart()
+        if "enabled" in args:
+            (switch.turn_on if args["enabled"] else switch.turn_off)()
+        return switch.is_on()
+
+
+def _watch_parent(close: Any) -> None:
+    """Close when the tray's end of our stdin pipe closes: the tray quit, or was killed."""
+    while sys.stdin.buffer.read(1):
+        pass
+    close()
+
+
+def _watch_engine(client: Client, window: Any, close: Any) -> None:
+    """Close with the engine; come to the front when a second start asks for the window."""
+    for _, name, data in client.events():
+        if name == "WindowRequested":
+            window.show()
+            window.restore()
+            page = str(data.get("page", "models"))
+            if page.isalpha():
+                window.run_js(f"location.hash = '#/{page}'")
+    close()
+
+
+def run_window(home: Path | None, page: str, owned: bool) -> int:
+    """Show the window and block until it is closed. Raises ClientError without an engine.
+
+    `owned`: our stdin is the tray's pipe, whose end ends us.
+    """
+    client = ensure_engine(home, "tray")
+    native = Native(client)
+    ticket = client.call("mint_ticket")["ticket"]
+    url = f"{client.page_url}/enter?ticket={ticket}&face=window#/{page}"
+    window: Any = webview.create_window(
+        APP_NAME,
+        url,
+        js_api=Bridge(native),
+        width=WIDTH,
+        height=HEIGHT,
+        min_size=MIN_SIZE,
+        text_select=True,
+        background_color="#15171c" if desktop.panel_is_dark() else "#f6f7f9",
+    )
+    native.window = window
+    closed = threading.Event()
+
+    def close() -> None:
+        if not closed.is_set():
+            closed.set()
+            try:
+                window.destroy()
+            finally:
+                # A web engine that hangs must not keep a window without an engine open.
+                threading.Timer(5.0, os._exit, args=(0,)).start()
+
+    window.events.closed += closed.set
+    if owned:
+        threading.Thread(target=_watch_parent, args=(close,), daemon=True).start()
+    threading.Thread(target=_watch_engine, args=(client, window, close), daemon=True).start()
+    gui: Any = os.environ.get("PYWEBVIEW_GUI") or None
+    webview.start(gui=gui, private_mode=True)
+    return 0
