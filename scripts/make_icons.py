@@ -43,6 +43,8 @@ def main(arguments: Sequence[str]) -> int:
     folder = Path(arguments[0]) if arguments else ROOT / "assets"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "llama-wrangler.svg").write_text(svg(), encoding="utf-8")
+    # The page may load nothing from outside its own folder.
+    (ROOT / "tray_app" / "web" / "icon.svg").write_text(svg(), encoding="utf-8")
     pictures = {size: paint(size) for size in (*PNG_SIZES, 1024)}
     for size in PNG_SIZES:
         pictures[size].save(folder / f"llama-wrangler-{size}.png", optimize=True)

@@ -8,7 +8,7 @@ export const bridge = createBridge();
 
 /** @typedef {{id: number, tone: 'ok' | 'bad', message: string, remedy: string}} Toast */
 
-/** @type {import('./vendor/signals.js').Signal<Toast[]>} */
+/** @type {import('./html.js').Signal<Toast[]>} */
 export const toasts = signal([]);
 /** Commands under way, as `name:subject`, so that their buttons can rest. */
 export const pending = signal(/** @type {ReadonlySet<string>} */ (new Set()));

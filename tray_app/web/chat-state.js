@@ -20,14 +20,14 @@ import { streamChat } from './chat-stream.js';
 
 const KEY = 'llama-wrangler.chat';
 
-/** @type {import('./vendor/signals.js').Signal<Message[]>} */
+/** @type {import('./html.js').Signal<Message[]>} */
 export const messages = signal([]);
 export const systemPrompt = signal('');
 /** Text in the composer. */
 export const draft = signal('');
 /** What the open answer waits for, '' once tokens come. */
 export const waitingText = signal('');
-/** @type {import('./vendor/signals.js').Signal<AbortController | null>} */
+/** @type {import('./html.js').Signal<AbortController | null>} */
 const running = signal(null);
 export const streaming = computed(() => running.value !== null);
 

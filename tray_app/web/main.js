@@ -24,7 +24,9 @@ function App() {
   const View = VIEWS[page.value];
   useEffect(() => {
     document.title = `${page.value[0].toUpperCase()}${page.value.slice(1)} · Llama Wrangler`;
-    if (!first.current) main.current.querySelector('h1')?.focus({ preventScroll: true });
+    // A view that put the focus in its own field keeps it there.
+    const taken = main.current.contains(document.activeElement);
+    if (!first.current && !taken) main.current.querySelector('h1')?.focus({ preventScroll: true });
     first.current = false;
   }, [page.value]);
   return html`

@@ -193,7 +193,7 @@ function readParagraph(lines, at) {
 const MARKS = /** @type {const} */ ([['**', 'strong'], ['__', 'strong'], ['~~', 'del'], ['*', 'em'], ['_', 'em']]);
 const SPECIAL = /[`*_~[\\h]/g;
 const BARE_URL = /https?:\/\/[^\s<>()[\]`"']+/y;
-const LINK = /\[([^[\]\n]{1,500})\]\(([^()\s]{1,2000})\)/y;
+const LINK = /\[([^[\]\n]{1,500})\]\(((?:[^()\s]|\([^()\s]{0,200}\)){1,2000})\)/y;
 const WORD = /[\p{L}\p{N}]/u;
 
 /**

@@ -42,14 +42,17 @@ export function mergeSnapshot(old, fresh) {
   return merged;
 }
 
+/** What names one item of any list of a snapshot. @param {any} item */
+const keyOf = (item) => item?.id ?? item?.model_id ?? item?.path ?? item?.code ?? item;
+
 /**
  * @param {any[]} before
  * @param {any[]} after
  */
 function keepItems(before, after) {
-  const known = new Map(before.map((item) => [item?.id ?? item?.model_id ?? item, item]));
+  const known = new Map(before.map((item) => [keyOf(item), item]));
   const items = after.map((item) => {
-    const old = known.get(item?.id ?? item?.model_id ?? item);
+    const old = known.get(keyOf(item));
     return sameJson(old, item) ? old : item;
   });
   const unchanged = items.length === before.length && items.every((item, i) => item === before[i]);

@@ -10,9 +10,9 @@ import { applyEvent, mergeSnapshot, REFETCH } from './reduce.js';
 /** @typedef {import('./types.js').Snapshot} Snapshot */
 /** @typedef {import('./types.js').ModelStatus} ModelStatus */
 
-/** @type {import('./vendor/signals.js').Signal<Snapshot | null>} */
+/** @type {import('./html.js').Signal<Snapshot | null>} */
 export const snapshot = signal(null);
-/** @type {import('./vendor/signals.js').Signal<import('./bridge.js').Link>} */
+/** @type {import('./html.js').Signal<import('./bridge.js').Link>} */
 export const link = signal('connecting');
 export const stopping = signal(false);
 /** Whether the page runs in the app's window (native chooser, start at login). */

@@ -63,7 +63,7 @@
  * @typedef {{total_bytes: number, available_bytes: number, budget_bytes: number, models_bytes: number}} Memory
  * @typedef {{state: 'stopped'|'listening'|'blocked', host: string, port: number, base_url: string, requests_total: number, error: ErrorView | null}} GatewayStatus
  * @typedef {{id: string, build: number | null, backend: string, server_path: string, origin: string, version_text: string, devices: string[]}} Runtime
- * @typedef {{state: 'searching'|'missing'|'building'|'ready'|'failed', active: Runtime | null, job_id: string | null, error: ErrorView | null}} RuntimeStatus
+ * @typedef {{state: 'searching'|'missing'|'building'|'ready'|'failed', active: Runtime | null, job_id: string | null, error: ErrorView | null, rejected?: LeftOut[]}} RuntimeStatus
  *
  * @typedef {object} RequestRecord
  * @property {string} model_id

@@ -15,7 +15,7 @@ const TONES = { stopped: 'idle', starting: 'busy', ready: 'ok', busy: 'ok', erro
 export function Sidebar() {
   return html`
     <nav class="sidebar" aria-label="Pages">
-      <div class="brand"><span class="brand-mark"><${Icon} name="llama" /></span><span class="brand-name">Llama Wrangler</span></div>
+      <div class="brand"><img class="brand-mark" src="/web/icon.svg" alt="" width="30" height="30" /><span class="brand-name">Llama Wrangler</span></div>
       <ul class="nav">
         ${PAGES.map((name, i) => html`
           <li key=${name}>

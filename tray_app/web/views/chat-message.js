@@ -38,7 +38,7 @@ function Answer({ message, last }) {
       ${message.content && html`<${Markdown} text=${message.content} />`}
       ${message.error && html`<${Callout} message=${message.error.message} remedy=${message.error.remedy} />`}
       <div class="msg-tools">
-        ${!open && html`<${CopyButton} text=${message.content} label="Copy answer" />`}
+        ${!open && message.content && html`<${CopyButton} text=${message.content} label="Copy answer" />`}
         ${!open && last && html`<${IconButton} icon="refresh" label="Answer again" onClick=${() => regenerate(gateway.value?.base_url ?? '')} />`}
         <${Measured} message=${message} />
       </div>

@@ -12,7 +12,7 @@ export function FirstModel({ openFolders }) {
   const path = folders.value.find((f) => f.is_home)?.path ?? `${home.value}/models`;
   return html`
     <div class="first">
-      <div class="first-mark"><${Icon} name="llama" /></div>
+      <img class="first-mark" src="/web/icon.svg" alt="" width="64" height="64" />
       <h2>Your first model in three steps</h2>
       <ol class="steps">
         <li>

@@ -20,7 +20,7 @@ const query = signal('');
 const filter = signal(/** @type {import('../model-list.js').Filter} */ ('all'));
 const sort = signal(/** @type {import('../model-list.js').Sort} */ ('name'));
 const down = signal(false);
-/** `library`, a model's id, or nothing. @type {import('../vendor/signals.js').Signal<string | null>} */
+/** `library`, a model's id, or nothing. @type {import('../html.js').Signal<string | null>} */
 const drawer = signal(null);
 const LIBRARY = 'library:';
 

@@ -9,7 +9,8 @@ import { lastJob } from '../components/chrome.js';
 import { LogView } from '../components/log-viewer.js';
 import { Callout, Card, Progress, Spinner } from '../components/ui.js';
 
-const ORIGINS = { settings: 'chosen in Settings', built: 'built by Llama Wrangler', path: 'found on the PATH', folder: 'found in the runtimes folder' };
+/** @type {Record<string, string>} */
+const ORIGINS = { settings: 'chosen in Settings', built: 'built by Llama Wrangler', path: 'found on the PATH', environment: 'named in the environment', folder: 'found in the runtimes folder' };
 
 export function RuntimeCard() {
   const status = runtime.value;
@@ -28,6 +29,10 @@ export function RuntimeCard() {
         : status.state !== 'searching' && !running && !status.error && html`
           <p>No llama.cpp was found. It is the program that runs the models; building it here takes some minutes once.</p>`}
       ${status.error && html`<${Callout} message=${status.error.message} remedy=${status.error.remedy} tone=${active ? 'warn' : 'bad'} />`}
+      ${status.rejected?.length > 0 && html`
+        <details class="rejected"><summary>${status.rejected.length} other llama-server${status.rejected.length > 1 ? 's' : ''} found and not used</summary>
+          <ul>${status.rejected.map((r) => html`<li key=${r.path}><code class="mono wrap">${r.path}</code><br />${r.reason}</li>`)}</ul>
+        </details>`}
       ${job && (running || job.state === 'failed') && html`<${Build} job=${job} running=${running} />`}
     <//>`;
 }
