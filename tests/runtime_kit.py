@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 from tray_app.engine.build import Parts
+from tray_app.engine.errors import Cancelled
 from tray_app.engine.fetch import RemoteFile
 from tray_app.engine.recipe import PROGRAMS, Recipe, Source
 from tray_app.engine.runtime_probe import FEATURES
@@ -24,7 +25,7 @@ SERVER_C = r"""
 #include <string.h>
 int main(int count, char **words) {
     if (count > 1 && !strcmp(words[1], "--version"))
-        fprintf(stderr, "version: 0.1 (build %d, commit b%d)\n", LLAMA_BUILD_NUMBER, LLAMA_BUILD_NUMBER);
+        fprintf(stderr, "version: 0.1 (build %d, commit x)\n", LLAMA_BUILD_NUMBER);
     else if (count > 1 && !strcmp(words[1], "--help"))
         puts(HELP_TEXT);
     else
@@ -44,7 +45,7 @@ endforeach()
 """
 # One step of the build that never ends, and its own child that would outlive it.
 ENDLESS = """
-add_custom_command(OUTPUT never COMMAND sh -c "sleep 600 & sleep 600")
+add_custom_command(OUTPUT never COMMAND sh ${CMAKE_SOURCE_DIR}/wait.sh)
 add_custom_target(wait_for_ever DEPENDS never)
 add_dependencies(llama-server wait_for_ever)
 """
@@ -60,8 +61,6 @@ class Follower:
         self._condition = threading.Condition()
 
     def check(self) -> None:
-        from tray_app.engine.errors import Cancelled
-
         if self.cancel.is_set():
             raise Cancelled
 
@@ -96,6 +95,7 @@ def tiny_project(folder: Path, more_cmake: str = "", server_c: str = SERVER_C) -
     files: dict[str, str | bytes] = {
         "CMakeLists.txt": CMAKE.replace("PROGRAM_NAMES", " ".join(PROGRAMS)) + more_cmake,
         "server.c": f'#define HELP_TEXT "{help_text}"\n{server_c}',
+        "wait.sh": "sleep 600 &\nsleep 600\n",
         "LICENSE": "free",
     }
     archive = archive_of(files, folder / "tiny-1.tar.gz")

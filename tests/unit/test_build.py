@@ -24,6 +24,7 @@ from tests.runtime_kit import (
 from tray_app.engine import build, runtime_store, toolchain
 from tray_app.engine.build import obtain_runtime, parallel_jobs, read_count
 from tray_app.engine.errors import Cancelled, NotEnoughDisk, RuntimeBuildFailed
+from tray_app.engine.process_tree import is_running
 from tray_app.engine.recipe import cache_key, host_recipe
 from tray_app.engine.runtime_probe import probe
 from tray_app.engine.source_archive import unpack
@@ -305,7 +306,7 @@ def test_a_cancel_in_mid_build_ends_the_whole_tree_and_leaves_nothing(
                 continue
         return found
 
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     reporter.wait_for_step("Compiling")
     pause = threading.Event()
@@ -316,7 +317,7 @@ def test_a_cancel_in_mid_build_ends_the_whole_tree_and_leaves_nothing(
     reporter.cancel.set()
     thread.join(20)
     assert [type(exc) for exc in outcome] == [Cancelled]
-    assert not [pid for pid in started if psutil.pid_exists(pid)]
+    assert not [pid for pid in started if is_running(pid)]
     assert os.listdir(tmp_path / "rt") == []
 
 

@@ -360,11 +360,14 @@ def test_a_child_ends_when_the_engine_is_killed(lifeline: str) -> None:
 def test_a_child_spawned_on_the_spawn_thread_outlives_its_callers_thread() -> None:
     spawn_on = SpawnThread()
     children: list[ChildProcess] = []
-    spec = LaunchSpec(python("time.sleep(60)"))
+    spec = LaunchSpec(python("print('up', flush=True); time.sleep(60)"))
 
     def start() -> None:
-        children.append(ChildProcess(spec))
-        children.append(ChildProcess(spec, spawn_on=spawn_on))
+        lines = Lines()
+        children.append(ChildProcess(spec, on_line=lines))
+        children.append(ChildProcess(spec, on_line=lines, spawn_on=spawn_on))
+        # Tied only from here on: setpriv has run.
+        assert (lines.next(), lines.next()) == ("up", "up")
 
     thread = threading.Thread(target=start)
     thread.start()

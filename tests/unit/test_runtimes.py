@@ -75,7 +75,7 @@ def test_nothing_on_the_machine_is_missing_not_failed(machine: Machine) -> None:
     status = runtimes.find()
     assert (status.state, status.active, status.error) == (RuntimeState.MISSING, None, None)
     assert machine.states == [RuntimeState.SEARCHING, RuntimeState.MISSING]
-    with pytest.raises(RuntimeMissing, match="no llama.cpp on this machine"):
+    with pytest.raises(RuntimeMissing, match=r"no llama\.cpp on this machine"):
         runtimes.require()
 
 
@@ -140,7 +140,7 @@ def test_an_old_build_is_rejected_in_plain_words(machine: Machine) -> None:
     assert status.error is not None
     assert "too old (build 3000)" in status.error.message
     assert "--slot-save-path" in status.error.message
-    assert [r.path.parent.name for r in runtimes.rejected] == ["bin"]
+    assert [r.path.parent.name for r in runtimes.status().rejected] == ["bin"]
     with pytest.raises(RuntimeMissing, match="too old"):
         runtimes.require()
 
@@ -150,7 +150,7 @@ def test_a_bad_one_on_path_does_not_hide_a_good_one(machine: Machine) -> None:
     good = scripted_server(machine.root / "user" / ".local" / "bin")
     runtimes = machine.runtimes()
     assert runtimes.find().active.server_path == good  # type: ignore[union-attr]
-    assert len(runtimes.rejected) == 1
+    assert len(runtimes.status().rejected) == 1
 
 
 @pytest.mark.parametrize(

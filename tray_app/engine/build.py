@@ -10,21 +10,23 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import filelock
 
 from . import memory, runtime_store
+from .checksum import file_sha256
 from .errors import EngineError, NotEnoughDisk, RuntimeBuildFailed
-from .fetch import RemoteFile, fetch_file, file_sha256
 from .home import cache_folder
-from .package_index import find_distribution
 from .process import ChildProcess, ChildRegistry, LaunchSpec, exit_text
 from .recipe import Recipe, Source, cache_key, host_recipe
 from .runtime_probe import Probe, probe
 from .runtime_store import SERVER, Manifest
 from .source_archive import unpack
 from .toolchain import Toolchain, find_toolchain
+
+if TYPE_CHECKING:
+    from .fetch import RemoteFile
 
 WORK_BYTES = 700_000_000  # unpacked source 176 MB, build tree 130 MB, and room
 JOB_BYTES = 1_000_000_000  # a compiler of the largest files takes 0.7 GB
@@ -49,14 +51,20 @@ class Reporter(Protocol):
     def check(self) -> None: ...
 
 
+def _locate(source: Source) -> RemoteFile:
+    from .package_index import find_distribution  # 2.4 MB that an idle engine does not need
+
+    return find_distribution(
+        source.project, source.filename, source.sha256, size_bytes=source.size_bytes
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What a build gets from outside; tests give their own."""
 
     toolchain: Callable[[], Toolchain] = find_toolchain
-    locate: Callable[[Source], RemoteFile] = lambda source: find_distribution(
-        source.project, source.filename, source.sha256, size_bytes=source.size_bytes
-    )
+    locate: Callable[[Source], RemoteFile] = _locate
     prove: Callable[[Path], Probe] = probe
     registry: ChildRegistry | None = None
 
@@ -147,6 +155,8 @@ def build_runtime(
 
 def fetch_source(source: Source, cache: Path, reporter: Reporter, parts: Parts) -> Path:
     """The source archive, in the cache under its hash. Raises DownloadFailed."""
+    from .fetch import fetch_file  # urllib and its kin: only for a build
+
     archive = cache / "sources" / source.sha256 / source.filename
     if archive.is_file() and file_sha256(archive) == source.sha256:
         return archive

@@ -127,6 +127,13 @@ class Engine:
         self._ticker = asyncio.create_task(self._tick())
         self.active.bring_back()
 
+    def busy(self) -> bool:
+        """Whether a request is answered or waits, or a job runs: not the moment to end unasked."""
+        statuses = self.residency.statuses().values()
+        if any(s.in_flight or s.waiting for s in statuses):
+            return True
+        return any(job.state.in_progress for job in self.jobs.list(1))
+
     def keep_running(self, mode: str) -> None:
         """An engine that was started for one question stays for `mode`; on the loop.
 
@@ -134,6 +141,7 @@ class Engine:
         """
         if self.mode == "once":
             self.mode = mode
+            self.runtime.start()  # now it may build one, too
             if mode == "tray":
                 self.active.bring_back()
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from .errors import NotFound
 from .home import Home
 from .logs import list_logs, read_log, redact
+from .summary import count
 from .values import FolderState, GatewayState, RuntimeState, Snapshot, to_json
 
 DEFLATED = zipfile.ZIP_DEFLATED
@@ -77,15 +78,17 @@ def _gateway_check(snapshot: Snapshot) -> Check:
     gateway = snapshot.gateway
     if gateway.state is GatewayState.LISTENING:
         return Check("gateway", True, f"Answering at {gateway.base_url}.")
-    message = gateway.error.message if gateway.error else "The API is not open."
-    return Check("gateway", False, message, gateway.error.remedy if gateway.error else "")
+    if gateway.error is not None:
+        return Check("gateway", False, gateway.error.message, gateway.error.remedy)
+    return Check("gateway", False, "The API is not open.", "Look again in a moment.")
 
 
 def _library_checks(snapshot: Snapshot) -> list[Check]:
     usable = sum(1 for model in snapshot.models if model.available)
     left = len(snapshot.left_out)
     remedy = "" if usable else "Put a GGUF file into the models folder, or add a folder."
-    found = [Check("library", usable > 0, f"{usable} models, {left} files left out.", remedy)]
+    message = f"{count(usable, 'model')}, {count(left, 'file')} left out."
+    found = [Check("library", usable > 0, message, remedy)]
     for folder in snapshot.folders:
         if folder.state is not FolderState.OK:
             message = f"{folder.path} is {folder.state}."

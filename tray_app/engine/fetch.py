@@ -24,6 +24,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any
 
+from .checksum import file_sha256
 from .errors import Cancelled, DownloadFailed, NotEnoughDisk
 
 log = logging.getLogger(__name__)
@@ -107,12 +108,6 @@ def fetch_file(
         )
     os.replace(part, target)
     return target
-
-
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file. Raises OSError."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def open_url(url: str, headers: Mapping[str, str], timeout_s: float) -> Any:

@@ -91,6 +91,7 @@ class Library:
         self._result = ScanResult()
         self._pending: deque[SeenFile] = deque()
         self._unsaved: dict[str, Row] = {}
+        self._untold = True  # readers do not see all that is known
         self._told_at = 0.0
         self._tell_every_s = TELL_EVERY_S
         self._watched: dict[str, int | None] = {}
@@ -209,13 +210,18 @@ class Library:
             self._rows = self._cache.load(self._pause)
         started = self._clock()
         self._on_change()  # `scanning` is true now
+        before = self._result
         self._result = scan(roots, self._rows, self._pause)
+        self._untold = self._untold or not self._result.looks_like(before)
         self._watched = dict(self._result.watched)
         self._unsaved.update((row.path, row) for row in self._result.fresh)
         self._pending = deque(file for file in self._result.files if self._lacks_details(file))
         with self._condition:
             self._scanning = False
-        self._tell()
+        if self._untold:
+            self._tell()
+        else:
+            self._on_change()  # `scanning` is false again
         log.info(
             "scanned %d folders: %d files, %d headers read, %d to read further, %.0f ms",
             len(roots),
@@ -254,6 +260,7 @@ class Library:
             keep=reading.keep,
         )
         self._unsaved[file.path] = self._rows[file.path]
+        self._untold = True
         if reading.problem:
             self._watched = {**self._watched, file.path: file.key.mtime_ns}
         if not self._pending:
@@ -282,6 +289,7 @@ class Library:
             {model.id: model for model in assembly.models},
         )
         self._save()
+        self._untold = False
         self._on_change()
         self._told_at = self._clock()
         self._tell_every_s = max(TELL_EVERY_S, TELL_SHARE * (self._told_at - started))

@@ -30,6 +30,16 @@ class ScanResult:
     fresh: list[Row] = field(default_factory=list)  # rows to store
     gone: list[str] = field(default_factory=list)  # paths to forget
 
+    def looks_like(self, other: ScanResult) -> bool:
+        """Whether nothing is to be told after this scan that was not so after `other`."""
+        return (
+            not self.fresh
+            and not self.gone
+            and self.folders == other.folders
+            and self.left_out == other.left_out
+            and self.files == other.files
+        )
+
 
 def scan(
     folders: Sequence[str],

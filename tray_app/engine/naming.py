@@ -149,7 +149,9 @@ def id_candidates(path: str, name: FileName, origin: Origin) -> Iterator[str]:
     stem = name.stem or name.whole_stem
     owner = f"{origin.publisher}/{origin.repo}" if origin.repo else ""
     in_full = _join(owner or stem, f"{stem}-{tag}".strip("-") if owner else tag)
-    short = _join(owner, tag) if owner and related(name.stem, origin.repo or "") else in_full
+    # A trusted origin that is not sure is a related one.
+    plain = bool(owner) and (not origin.sure or related(name.stem, origin.repo or ""))
+    short = _join(owner, tag) if plain else in_full
     if short.lower() not in RESERVED_IDS:
         yield short
         if in_full != short:
@@ -174,6 +176,8 @@ def display_name(name: FileName, origin: Origin) -> str:
 
 def best_label(from_name: str | None, from_header: str | None) -> str | None:
     """The more telling of two labels: the name's (UD-Q4_K_XL) if the header's bits agree."""
+    if from_name == from_header:
+        return from_name
     if from_name and from_header and _bits(from_name) != _bits(from_header):
         return from_header
     return from_name or from_header

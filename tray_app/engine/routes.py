@@ -42,7 +42,7 @@ def find(
     without regard to case, then a name or id without its quantization if only one fits.
     Raises NoActiveModel, ModelNotFound.
     """
-    wanted = (name or DEFAULT).strip()
+    wanted = (name or "").strip() or DEFAULT
     by_id = {model.id: model for model in models}
     if wanted not in by_id:
         wanted = aliases.get(wanted, wanted)

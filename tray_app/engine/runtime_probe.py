@@ -88,8 +88,9 @@ def ask(program: Path, arguments: tuple[str, ...], timeout_s: float) -> str:
     if status is None:
         raise _broken(program, f"did not answer {arguments[0]} within {timeout_s:.0f} s")
     if status != 0:
-        last = f": {lines[-1][:300]}" if lines else ""
-        raise _broken(program, f"ended with {exit_text(status)}{last}")
+        told = [line for line in lines if re.search(r"error|fail", line, re.IGNORECASE)] or lines
+        reason = f": {told[-1][:300]}" if told else ""
+        raise _broken(program, f"ended with {exit_text(status)}{reason}")
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from .fit import Fits
 from .home import cache_folder
 from .jobs import JobContext
 from .launch import Placement, context_wished
-from .runtimes import Runtimes
+from .runtimes import VARIABLE, Runtimes
 from .settings import ModelSettings
 from .values import Job, Model, Runtime, RuntimeState, RuntimeStatus
 
@@ -100,8 +101,10 @@ class RuntimeService:
         finally:
             self._searched.set()
         self._engine.notices_changed()
-        wanted = self._engine.settings.runtime.auto_build and self._engine.mode != "once"
-        if found.state is RuntimeState.MISSING and wanted:
+        settings = self._engine.settings.runtime
+        named = settings.server_path is not None or VARIABLE in os.environ
+        wanted = settings.auto_build and not named and self._engine.mode != "once"
+        if found.active is None and wanted:
             self.build()
 
     def _build(self, context: JobContext) -> None:

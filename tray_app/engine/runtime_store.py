@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .fetch import file_sha256
+from .checksum import file_sha256
 from .home import write_atomically
 
 MANIFEST = "manifest.json"

@@ -21,7 +21,7 @@ from .process import ChildRegistry
 from .recipe import Recipe, cache_key, host_recipe
 from .runtime_probe import Probe, ProbeCache
 from .runtime_store import SERVER
-from .values import Runtime, RuntimeState, RuntimeStatus
+from .values import LeftOut, Runtime, RuntimeState, RuntimeStatus
 
 log = logging.getLogger(__name__)
 
@@ -36,14 +36,6 @@ ALLOWED: dict[RuntimeState, frozenset[RuntimeState]] = {
     RuntimeState.FAILED: _STARTING,
     RuntimeState.READY: _STARTING,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """A llama-server that was found and is not used, and why."""
-
-    path: Path
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +73,11 @@ class Runtimes:
         self._turn = threading.Lock()  # held by the one search or build
         self._lock = threading.Lock()
         self._status = RuntimeStatus(RuntimeState.MISSING)
-        self._rejected: tuple[Rejected, ...] = ()
 
     def status(self) -> RuntimeStatus:
         """What is active and what is being done. Never blocks."""
         with self._lock:
             return self._status
-
-    @property
-    def rejected(self) -> tuple[Rejected, ...]:
-        """What the last search found and did not take."""
-        with self._lock:
-            return self._rejected
 
     def require(self) -> Runtime:
         """The active runtime. Raises RuntimeMissing."""
@@ -167,31 +152,24 @@ class Runtimes:
 
     def _search(self, failure: ErrorView | None = None) -> RuntimeStatus:
         """Look through all candidates; `failure` is told when none is good."""
-        rejected: list[Rejected] = []
+        rejected: list[LeftOut] = []
         for candidate in self._candidates():
             try:
                 runtime = self._examine(candidate)
             except (EngineError, OSError) as exc:
                 log.info("a llama-server was rejected: %s", exc)
-                rejected.append(Rejected(candidate.path, str(exc)))
+                rejected.append(LeftOut(candidate.path, str(exc)))
                 if candidate.demanded:
-                    return self._end_search(rejected, None, _demanded_view(candidate, exc))
+                    return self._settle(None, _demanded_view(candidate, exc), rejected)
                 continue
-            return self._end_search(rejected, runtime, None)
+            return self._settle(runtime, None, rejected)
         error = failure
         if rejected and error is None:
             error = RuntimeMissing(
                 f"No usable llama.cpp was found. {rejected[0].reason}",
                 "Build one here, or choose a newer llama-server.",
             ).view()
-        return self._end_search(rejected, None, error)
-
-    def _end_search(
-        self, rejected: list[Rejected], runtime: Runtime | None, error: ErrorView | None
-    ) -> RuntimeStatus:
-        with self._lock:
-            self._rejected = tuple(rejected)
-        return self._settle(runtime, error)
+        return self._settle(None, error, rejected)
 
     def _candidates(self) -> Iterator[_Candidate]:
         """In order of preference; the later ones are only looked for when needed."""
@@ -244,11 +222,14 @@ class Runtimes:
             devices=probe.devices,
         )
 
-    def _settle(self, runtime: Runtime | None, error: ErrorView | None) -> RuntimeStatus:
-        if runtime is not None:
-            return self._become(RuntimeState.READY, runtime, error=error)
-        state = RuntimeState.MISSING if error is None else RuntimeState.FAILED
-        return self._become(state, None, error=error)
+    def _settle(
+        self, runtime: Runtime | None, error: ErrorView | None, rejected: list[LeftOut]
+    ) -> RuntimeStatus:
+        """A search has ended."""
+        state = RuntimeState.READY
+        if runtime is None:
+            state = RuntimeState.MISSING if error is None else RuntimeState.FAILED
+        return self._become(state, runtime, error=error, rejected=tuple(rejected))
 
     def _become(
         self,
@@ -257,12 +238,13 @@ class Runtimes:
         *,
         job_id: str | None = None,
         error: ErrorView | None = None,
+        rejected: tuple[LeftOut, ...] = (),
     ) -> RuntimeStatus:
         """The only place where the status changes, and where that is told."""
         with self._lock:
             if state not in ALLOWED[self._status.state]:
                 raise RuntimeError(f"a runtime cannot go from {self._status.state} to {state}")
-            self._status = RuntimeStatus(state, active, job_id, error)
+            self._status = RuntimeStatus(state, active, job_id, error, rejected)
             self._publish(RuntimeChanged(self._status))
             return self._status
 

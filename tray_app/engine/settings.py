@@ -190,7 +190,7 @@ def _convert(kind: Any, key: str, value: Any) -> Any:
     ):
         return value
     wanted = {int: "a whole number", str: "text", bool: "true or false"}.get(
-        kind, "a list of words"
+        kind, "a list of words" if origin is tuple else "a table of names"
     )
     raise SettingsInvalid(f"{key} is {value!r}; it must be {wanted}.")
 
@@ -306,7 +306,8 @@ class SettingsStore:
         with self._lock:
             table = to_table(self._current)
             own = {**table.setdefault("models", {}).get(model_id, {}), **changes}
-            own = {key: value for key, value in own.items() if value not in (None, "", [])}
+            defaults = {"system_prompt": "", **to_table(ModelSettings())}
+            own = {k: v for k, v in own.items() if v is not None and v != defaults.get(k)}
             if own:
                 table["models"][model_id] = own
             else:

@@ -172,6 +172,7 @@ class RuntimeStatus:
     active: Runtime | None = None
     job_id: str | None = None  # the build in progress
     error: ErrorView | None = None
+    rejected: tuple[LeftOut, ...] = ()  # llama-servers that were found and are of no use
 
 
 @dataclass(frozen=True, slots=True)
