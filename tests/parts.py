@@ -19,6 +19,8 @@ from pathlib import Path
 import filelock
 import pytest
 
+from tray_app.engine.build import Terminal, ensure_runtime
+from tray_app.engine.errors import EngineError
 from tray_app.engine.home import cache_folder
 
 # SmolLM2-135M-Instruct (Apache-2.0, with a chat template) as a Python package carries it:
@@ -106,6 +108,15 @@ def place(source: Path, target: Path) -> Path:
     except OSError:  # another file system
         shutil.copyfile(source, target)
     return target
+
+
+def _product_runtime() -> Path:
+    """The build in the cache, made by the product's own code when it is not there."""
+    log_path = cache_folder() / "build.log"
+    try:
+        return ensure_runtime(cache_folder(), Terminal(log_path))
+    except (EngineError, OSError) as error:
+        raise PartMissing(f"no llama.cpp could be built: {error} (log: {log_path})") from error
 
 
 def _take_from_package(path: Path) -> None:

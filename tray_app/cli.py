@@ -1,12 +1,13 @@
 """The command line: a client of the engine like tray and window. Documented in docs/cli.md.
 
 Exit status: 0 done, 1 it failed (the reason is on stderr), 2 the command line was wrong,
-3 no engine is running.
+3 no engine is running, 4 an engine is running already.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -17,9 +18,10 @@ from typing import Any
 
 from . import APP_NAME, __version__
 from . import cli_text as text
-from .client import Client, ClientError, ensure_engine, home_path
+from .client import ALREADY_RUNNING, Client, ClientError, ensure_engine, home_path
 
 FAILED, NOT_RUNNING = 1, 3
+ALONE_S = 60.0  # an engine that a tray or the CLI started ends this long after its last face
 LOG_POLL_S = 0.5
 STOP_WAIT_S = 20.0
 
@@ -28,6 +30,9 @@ Verb = Callable[[argparse.Namespace], int]
 
 def run(words: Sequence[str]) -> int:
     """Run one command line; returns its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show
+            stream.reconfigure(errors="replace")
     options = _parser().parse_args(words)
     if options.home:
         os.environ["LLAMA_WRANGLER_HOME"] = str(Path(options.home).expanduser().absolute())
@@ -40,6 +45,9 @@ def run(words: Sequence[str]) -> int:
     except BrokenPipeError:  # `llama-wrangler list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        text.say_error(str(error))
+        return FAILED
     except KeyboardInterrupt:
         return 130
 
@@ -88,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     add("doctor", _doctor, "check this installation", as_json=True)
     engine = add("engine", _engine, "")
     engine.add_argument("--mode", choices=("tray", "once", "serve"), default="tray")
+    engine.add_argument("--alone-s", type=float, default=ALONE_S, help=argparse.SUPPRESS)
     return parser
 
 
@@ -103,22 +112,23 @@ def _tray(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    return _run_engine("serve", announce=True)
+    return _run_engine("serve", ALONE_S, announce=True)
 
 
 def _engine(options: argparse.Namespace) -> int:
-    return _run_engine(options.mode, announce=False)
+    return _run_engine(options.mode, options.alone_s, announce=False)
 
 
-def _run_engine(mode: str, announce: bool) -> int:
+def _run_engine(mode: str, alone_s: float, announce: bool) -> int:
     from . import daemon
 
     if announce:
         text.say(f"{APP_NAME} serves from {home_path()}; stop it with Ctrl+C.")
-    failure = daemon.main(home_path(), mode)
-    if failure is not None:
-        text.say_error(*failure)
-    return 0 if failure is None else FAILED
+    failure = daemon.main(home_path(), mode, alone_s)
+    if failure is None:
+        return 0
+    text.say_error(failure.message, failure.remedy)
+    return ALREADY_RUNNING if failure.already_running else FAILED
 
 
 def _window(options: argparse.Namespace) -> int:
@@ -169,10 +179,9 @@ def _status(options: argparse.Namespace) -> int:
 def _use(options: argparse.Namespace) -> int:
     client = ensure_engine(mode="serve")
     _settled(client)
-    seq = client.snapshot()["seq"]
     model_id = client.call("switch_model", model_id=options.model, now=options.now)["model_id"]
     if not options.no_wait:
-        _wait_until_ready(client, model_id, seq, quiet=options.json)
+        _wait_until_ready(client, model_id, quiet=options.json)
     snapshot = client.snapshot()
     if options.json:
         return _print_json(text.status_row(snapshot))
@@ -180,9 +189,9 @@ def _use(options: argparse.Namespace) -> int:
     return 0
 
 
-def _wait_until_ready(client: Client, model_id: str, seq: int, quiet: bool) -> None:
+def _wait_until_ready(client: Client, model_id: str, quiet: bool) -> None:
     """Follow the model until it is ready. Raises ClientError when it fails."""
-    said = ""
+    said, coming = "", False
     while True:
         snapshot = client.snapshot()
         status = text.status_of(snapshot, model_id)
@@ -195,16 +204,19 @@ def _wait_until_ready(client: Client, model_id: str, seq: int, quiet: bool) -> N
             raise ClientError(**status["error"])
         if snapshot["active_model_id"] not in (model_id, None):
             raise ClientError("superseded", "Another model was chosen meanwhile.")
+        if coming and status["state"] == "unloaded":
+            raise ClientError("superseded", f"{model_id} was unloaded meanwhile.")
+        coming = status["state"] != "unloaded"
         if snapshot["status_text"] != said and not quiet:
             said = snapshot["status_text"]
             text.say(said)
-        _next_event(client, snapshot["seq"])
+        _await_event(client, snapshot["seq"])
 
 
-def _next_event(client: Client, after: int) -> int:
-    for seq, name, _ in client.events(after):
+def _await_event(client: Client, after: int) -> None:
+    for _, name, _ in client.events(after):
         if name != "Ping":
-            return seq
+            return
     raise ClientError("engine_unreachable", "The engine ended meanwhile.", "See its log.")
 
 
@@ -254,12 +266,11 @@ def _logs(options: argparse.Namespace) -> int:
     part = client.call("read_log", name=options.name)
     if options.json:
         return _print_json(part)
-    sys.stdout.write(part["text"])
+    text.write(part["text"])
     while options.follow:
-        sys.stdout.flush()
         time.sleep(LOG_POLL_S)
         part = client.call("read_log", name=options.name, offset=part["next_offset"])
-        sys.stdout.write(part["text"])
+        text.write(part["text"])
     return 0
 
 
@@ -278,4 +289,5 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _print_json(value: Any) -> int:
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    sys.stdout.flush()  # here, so that a broken pipe is met where it is handled
     return 0

@@ -24,6 +24,13 @@ def say_error(message: str, remedy: str = "") -> None:
         sys.stderr.write(f"  {clean(remedy)}\n")
 
 
+def write(lines: str) -> None:
+    """A piece of a log on stdout, its lines cleaned."""
+    pieces = lines.split("\n")
+    sys.stdout.write("\n".join(clean(piece.rstrip("\r")) for piece in pieces))
+    sys.stdout.flush()
+
+
 def clean(line: str) -> str:
     """`line` without control characters: model names may hold terminal escapes."""
     return "".join(c if unicodedata.category(c)[0] != "C" or c == "\t" else "�" for c in line)

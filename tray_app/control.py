@@ -20,6 +20,7 @@ from typing import Any
 
 import bottle
 import waitress.server
+import waitress.wasyncore
 
 from .engine import Engine, EngineError, EngineStopping, to_json
 from .faces import Faces
@@ -31,6 +32,7 @@ THREADS = 12
 STREAMS = 8  # event streams hold a thread each; four stay free for commands
 MAX_BODY = 1 << 20
 HEARTBEAT_S = 15.0
+STOP_S = 2.0
 TICKETS_KEPT = 16  # unused ones; the oldest lapse
 COOKIE = "llama_wrangler_session"
 
@@ -71,13 +73,22 @@ class Control:
             ident=None,
         )
         self.port = sock.getsockname()[1]
-        threading.Thread(target=self._server.run, name="control", daemon=True).start()
+        self._thread = threading.Thread(target=self._server.run, name="control", daemon=True)
+        self._thread.start()
         return self.port
 
     def stop(self) -> None:
-        """Stop listening; open event streams end."""
-        if self._server is not None:
-            self._server.close()
+        """Stop listening and end the threads. Blocks for the commands that still run, 2 s at most.
+
+        Event streams end by `EngineStopping`, which is published before.
+        """
+        if self._server is None:
+            return
+        server, self._server = self._server, None
+        server.task_dispatcher.shutdown(timeout=STOP_S)
+        # On its own thread: sockets that another thread closes under `select` are trouble.
+        server.trigger.pull_trigger(lambda: waitress.wasyncore.close_all(server._map))
+        self._thread.join(STOP_S)
 
     def mint_ticket(self) -> str:
         """A ticket that opens the page once, for a window or browser of this user."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import os
@@ -16,6 +17,7 @@ import secrets
 import signal
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
@@ -38,15 +40,24 @@ from .gateway import Gateway
 
 log = logging.getLogger(__name__)
 
-ALONE_S = 60.0  # an engine that a tray or the CLI started ends this long after its last face
 PORT_RETRY_S = 3.0
 GATEWAY_GRACE_S = 2.0
 
 
-def run_engine(home_path: Path | None = None, mode: str = "serve") -> None:
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why no engine runs here, for the command line."""
+
+    message: str
+    remedy: str
+    already_running: bool = False
+
+
+def run_engine(home_path: Path | None, mode: str, alone_s: float) -> None:
     """Run the engine until it is told to stop.
 
-    `mode` is "serve", "tray" or "once" (see `client.ensure_engine`).
+    `mode` is "serve", "tray" or "once" (see `client.ensure_engine`); all but "serve" end when
+    no face has been there and nobody was answered for `alone_s` seconds.
     Raises AlreadyRunning, OSError.
     """
     home = Home(home_path) if home_path else Home.default()
@@ -63,28 +74,31 @@ def run_engine(home_path: Path | None = None, mode: str = "serve") -> None:
         start_logging(home.logs)
         # A thread that scans or parses must not hold a stream back for the default 5 ms.
         sys.setswitchinterval(0.001)
-        asyncio.run(Daemon(home, mode).run())
+        asyncio.run(Daemon(home, mode, alone_s).run())
     finally:
         lock.release()
 
 
-def main(home_path: Path | None, mode: str) -> tuple[str, str] | None:
+def main(home_path: Path | None, mode: str, alone_s: float) -> Failure | None:
     """`run_engine` for the command line: None, or what went wrong and what to do about it."""
     try:
-        run_engine(home_path, mode)
+        run_engine(home_path, mode, alone_s)
     except EngineError as error:
-        return error.message, error.remedy
+        return Failure(error.message, error.remedy, isinstance(error, AlreadyRunning))
     except OSError as error:
-        return f"The engine cannot start: {error}", "Check the folder's owner and free space."
+        return Failure(
+            f"The engine cannot start: {error}.", "Check the folder's owner and free space."
+        )
     return None
 
 
 class Daemon:
     """The parts of one run and their order."""
 
-    def __init__(self, home: Home, mode: str) -> None:
+    def __init__(self, home: Home, mode: str, alone_s: float) -> None:
         self._home = home
         self._mode = mode
+        self._alone_s = alone_s
         self._faces = Faces()
         self._stop = asyncio.Event()
         self._gateway: Gateway | None = None
@@ -96,25 +110,36 @@ class Daemon:
         engine = Engine(self._home, self._mode, __version__)
         control = Control(engine, self._faces, secrets.token_urlsafe(32))
         engine.on_shutdown = lambda: loop.call_soon_threadsafe(self._stop.set)
-        await engine.start()
+        services: list[asyncio.Task[None]] = []
         try:
+            await engine.start()
             self._announce(control)
-            gateway_task = asyncio.create_task(self._keep_gateway(engine))
-            watch_task = asyncio.create_task(self._watch_faces())
+            services.append(asyncio.create_task(self._keep_gateway(engine)))
+            services.append(asyncio.create_task(self._watch_faces(engine)))
+            for task in services:
+                task.add_done_callback(self._service_ended)
+            # What is loaded now stays: without it a full collection holds streams back for 24 ms.
+            gc.freeze()
             log.info("engine started", extra={"mode": self._mode, "home": str(self._home.path)})
             await self._stop.wait()
             log.info("engine stopping")
-            for task in (gateway_task, watch_task):
-                task.cancel()
-            await asyncio.gather(gateway_task, watch_task, return_exceptions=True)
         finally:
             self._home.runtime_file.unlink(missing_ok=True)
             engine.announce_stop()
+            for task in services:
+                task.cancel()
+            await asyncio.gather(*services, return_exceptions=True)
             if self._gateway is not None:
                 await self._gateway.stop(GATEWAY_GRACE_S)
             await engine.close()
-            control.stop()
+            await asyncio.to_thread(control.stop)
             log.info("engine stopped")
+
+    def _service_ended(self, task: asyncio.Task[None]) -> None:
+        """An engine without its gateway would look alive and answer nobody: it ends, loudly."""
+        if not task.cancelled() and task.exception() is not None:
+            log.critical("a part of the engine failed", exc_info=task.exception())
+            self._stop.set()
 
     def _listen_to_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
@@ -142,7 +167,7 @@ class Daemon:
     async def _keep_gateway(self, engine: Engine) -> None:
         """Open the gateway, try again while another program holds its port, follow settings."""
         while True:
-            server = engine.settings.server
+            server = engine.take_server_settings()
             status = GatewayStatus(host=server.host, port=server.port)
             self._gateway = Gateway(engine.backend, host=server.host, port=server.port)
             try:
@@ -157,10 +182,12 @@ class Daemon:
             await engine.server_settings_changed()
             await self._gateway.stop(GATEWAY_GRACE_S)
 
-    async def _watch_faces(self) -> None:
-        """End an engine nobody looks at, unless it was started to serve or answers someone."""
-        while self._mode != "serve":
-            await asyncio.sleep(ALONE_S / 10)
-            if self._faces.alone_s() >= ALONE_S:
-                log.info("no face for %d s: the engine ends", ALONE_S)
+    async def _watch_faces(self, engine: Engine) -> None:
+        """End an engine nobody looks at, unless it is to serve or answers someone."""
+        while not self._stop.is_set():
+            await asyncio.sleep(self._alone_s / 10)
+            if engine.busy():
+                self._faces.touch()
+            if engine.mode != "serve" and self._faces.alone_s() >= self._alone_s:
+                log.info("no face for %.0f s: the engine ends", self._alone_s)
                 self._stop.set()

@@ -158,8 +158,8 @@ class Gateway:
 
 
 def port_holder(port: int) -> str:
-    """Who listens on a TCP port, as "name (pid 123)". Blocks for some 50 ms."""
-    import psutil  # only when needed: it costs 3 MB and a start rarely needs it
+    """Who listens on a TCP port, as "name (pid 123)". Blocks: it reads all of /proc."""
+    import psutil  # a start rarely needs it
 
     try:
         for connection in psutil.net_connections(kind="tcp"):

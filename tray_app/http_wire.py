@@ -49,7 +49,7 @@ class BadWire(BadRequest):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may hold. 64 KiB of head is four times what browsers send at most."""
+    """What one request may hold."""
 
     head_bytes: int = 64 * 1024
     header_count: int = 128

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs
 
 from .http_wire import Request
 
-# json.loads takes about 2 ms for 256 KiB; what is larger leaves the loop.
+# json.loads took 0.9 to 1.7 ms for this much; what is larger leaves the loop.
 INLINE_BYTES = 256 * 1024
 # A scan ends its hold on the interpreter at least this often (bytes of one regex search).
 _WINDOW = 64 * 1024
@@ -164,11 +164,11 @@ def _multipart_model(body: bytearray, content_type: bytes) -> str | None:
     delimiter = b"--" + (boundary.group(1) or boundary.group(2))
     at = body.find(delimiter)
     while at >= 0:
-        head_end = body.find(b"\r\n\r\n", at)
         following = body.find(b"\r\n" + delimiter, at + len(delimiter))
-        if head_end < 0 or following < 0:
+        if following < 0:
             return None
-        if head_end < following and _MODEL_PART.search(body, at, min(head_end, at + 1024)):
+        head_end = body.find(b"\r\n\r\n", at, following)
+        if head_end >= 0 and _MODEL_PART.search(body, at, min(head_end, at + 1024)):
             return body[head_end + 4 : following].decode("utf-8", "replace").strip() or None
         at = following + 2
     return None

@@ -87,7 +87,8 @@ class Native:
         return str(chosen[0]) if chosen else None
 
     def _open_path(self, args: dict[str, Any]) -> bool:
-        path = Path(str(args.get("path", "")))
+        # Without its `..`; a link that the user put into a folder is theirs to follow.
+        path = Path(os.path.normpath(str(args.get("path", ""))))
         home = Path(str(self.client.snapshot()["home"]))
         known = [home, *(Path(f["path"]) for f in self.client.snapshot()["folders"])]
         if not any(path == folder or path.is_relative_to(folder) for folder in known):
@@ -149,7 +150,7 @@ def run_window(home: Path | None, page: str, owned: bool) -> int:
         height=HEIGHT,
         min_size=MIN_SIZE,
         text_select=True,
-        background_color="#15171c" if desktop.panel_is_dark() else "#f6f7f9",
+        background_color="#161512" if desktop.panel_is_dark() else "#f6f4ef",
     )
     native.window = window
     closed = threading.Event()

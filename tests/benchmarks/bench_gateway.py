@@ -1,6 +1,6 @@
 """What the gateway costs: a llama-server asked directly and through it, in alternation.
 
-    LLAMA_WRANGLER_LLAMA_SERVER=... python -m tests.benchmarks.bench_gateway [--rounds 7]
+    LLAMA_WRANGLER_LLAMA_SERVER=... python -m tests.benchmarks.bench_gateway [--rounds 15]
 
 Gateway, scripted upstream and llama-server are processes of their own; the client is one raw
 asyncio client for both ways. Ratios are medians over rounds; the order changes every round.
@@ -35,7 +35,7 @@ EVENT = as_chunk(
 BURST = 50_000
 PACED = 1_000
 PACE_S = 0.002
-TOKENS = 160
+TOKENS = 60
 
 
 @dataclass(frozen=True)
@@ -148,9 +148,9 @@ def own(
 
 
 @contextlib.asynccontextmanager
-async def llama(server: Path, model: Path, socket_path: str) -> AsyncIterator[None]:
+async def llama(server: Path, model: Path, socket_path: str, threads: int) -> AsyncIterator[None]:
     argv = [str(server), "-m", str(model), "--host", socket_path, "-c", "8192", "-np", "8"]
-    with process(*argv, "-t", "2", "-fit", "off", talks=False):
+    with process(*argv, "-t", str(threads), "-fit", "off", talks=False):
         for _ in range(600):
             with contextlib.suppress(OSError, ConnectionError):
                 run = await ask(socket_path, "/v1/chat/completions", chat(1))
@@ -168,15 +168,37 @@ def chat(tokens: int) -> dict[str, object]:
 # --- the measurements ---------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """One number per round, asked directly and through the gateway right after each other."""
+
+    direct: tuple[float, ...]
+    gateway: tuple[float, ...]
+
+    @property
+    def medians(self) -> tuple[float, float]:
+        return statistics.median(self.direct), statistics.median(self.gateway)
+
+    @property
+    def added(self) -> float:
+        """The median of each round's difference."""
+        return statistics.median(g - d for d, g in zip(self.direct, self.gateway, strict=True))
+
+    @property
+    def ratio(self) -> float:
+        """The median of each round's ratio: what else the machine does cancels out."""
+        return statistics.median(g / d for d, g in zip(self.direct, self.gateway, strict=True))
+
+
 async def alternate(
-    rounds: int, ways: dict[str, Address], measure: Callable[[Address], Awaitable[float]]
-) -> dict[str, float]:
-    """The median of each way, measured in turn, in another order every round."""
-    seen: dict[str, list[float]] = {way: [] for way in ways}
+    rounds: int, direct: Address, gateway: Address, measure: Callable[[Address], Awaitable[float]]
+) -> Pairs:
+    """Measure both ways in turn, in another order every round."""
+    seen: dict[Address, list[float]] = {direct: [], gateway: []}
     for n in range(rounds):
-        for way in list(ways) if n % 2 else list(ways)[::-1]:
-            seen[way].append(await measure(ways[way]))
-    return {way: statistics.median(values) for way, values in seen.items()}
+        for address in (direct, gateway) if n % 2 else (gateway, direct):
+            seen[address].append(await measure(address))
+    return Pairs(tuple(seen[direct]), tuple(seen[gateway]))
 
 
 async def streams(address: Address, count: int, path: str, body: dict[str, object]) -> list[Run]:
@@ -194,17 +216,16 @@ async def compare(
     gateway_process: psutil.Process,
 ) -> None:
     """First token, and rate with 1 and 8 streams, of one upstream."""
-    ways: dict[str, Address] = {"direct": direct, "gateway": gateway}
 
     async def first_s(address: Address) -> float:
         return (await ask(address, first, {**body, "max_tokens": 1})).first_s
 
-    await alternate(3, ways, first_s)
-    found = await alternate(rounds * 15, ways, first_s)
-    added = (found["gateway"] - found["direct"]) * 1e3
+    await alternate(3, direct, gateway, first_s)
+    found = await alternate(rounds * 15, direct, gateway, first_s)
+    before, through = (seconds * 1e3 for seconds in found.medians)
     print(
-        f"{title}: first token {found['direct'] * 1e3:.2f} ms direct, "
-        f"{found['gateway'] * 1e3:.2f} ms through the gateway: {added:+.2f} ms"
+        f"{title}: first token {before:.2f} ms direct, {through:.2f} ms through the gateway: "
+        f"{found.added * 1e3:+.2f} ms"
     )
     for path in rest:
         for count in (1, 8):
@@ -221,15 +242,15 @@ async def compare(
                     chunks += sum(run.chunks for run in runs)
                 return sum(run.chunks for run in runs) / wall
 
-            found = await alternate(rounds, ways, rate)
+            found = await alternate(rounds, direct, gateway, rate)
             print(
-                f"{title}: {path} x{count}: {found['direct']:,.0f} chunks/s direct, "
-                f"{found['gateway']:,.0f} through: ratio {found['gateway'] / found['direct']:.3f}; "
+                f"{title}: {path} x{count}: {found.medians[0]:,.0f} chunks/s direct, "
+                f"{found.medians[1]:,.0f} through: ratio {found.ratio:.3f}; "
                 f"gateway CPU {cpu / chunks * 1e6:.1f} ms per 1,000 chunks"
             )
 
 
-async def bench(rounds: int) -> None:
+async def bench(rounds: int, threads: int) -> None:
     with tempfile.TemporaryDirectory(prefix="lw") as folder:
         script, real = f"{folder}/s.sock", f"{folder}/m.sock"
         with own("script", script), own("gateway", script) as (gateway, port):
@@ -239,7 +260,7 @@ async def bench(rounds: int) -> None:
             )
             grown = gateway.memory_info().rss
             print(f"gateway process: {idle / 2**20:.1f} MiB idle, {grown / 2**20:.1f} MiB after")
-        async with llama(parts.llama_server(), parts.smollm2(), real):
+        async with llama(parts.llama_server(), parts.smollm2(), real, threads):
             with own("gateway", real) as (gateway, port):
                 path = "/v1/chat/completions"
                 await compare(
@@ -251,14 +272,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("role", nargs="?", choices=("bench", "gateway", "script"), default="bench")
     parser.add_argument("socket", nargs="?", default="")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--threads", type=int, default=2, help="llama-server's")
     args = parser.parse_args()
     if args.role == "gateway":
         asyncio.run(serve_gateway(args.socket))
     elif args.role == "script":
         asyncio.run(serve_script(args.socket))
     else:
-        asyncio.run(bench(args.rounds))
+        asyncio.run(bench(args.rounds, args.threads))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import os
 import shutil
 import socket
@@ -158,6 +160,24 @@ def child_pids(client: Client) -> list[int]:
     return [s["pid"] for s in client.snapshot()["statuses"] if s["pid"] is not None]
 
 
+def ask(client: Client, method: str, path: str, body: Any = None) -> Any:
+    """A request through the gateway; returns its JSON answer."""
+    port = client.snapshot()["gateway"]["port"]
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=READY_S)
+    try:
+        data = None if body is None else json.dumps(body)
+        connection.request(method, path, data, {"Content-Type": "application/json"})
+        return json.loads(connection.getresponse().read())
+    finally:
+        connection.close()
+
+
+def complete(client: Client, prompt: str, tokens: int, model: str = "default") -> str:
+    """A few tokens of the model; returns which model answered."""
+    body = {"model": model, "prompt": prompt, "max_tokens": tokens, "temperature": 0}
+    return str(ask(client, "POST", "/v1/completions", body)["model"])
+
+
 def chromium() -> str:
     """The system's Chromium, or a skip with the reason."""
     path = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -187,6 +207,40 @@ def enter(page: Any, client: Client, name: str = "models") -> None:
     """Open the product's page with a fresh ticket."""
     ticket = client.call("mint_ticket")["ticket"]
     page.goto(f"{client.page_url}/enter?ticket={ticket}#/{name}")
+
+
+def place_of_button(
+    browser: Any, client: Client, name: str, width: int, height: int
+) -> tuple[int, int]:
+    """The middle of a button of the first page, in a view of this size."""
+    context = browser.new_context(viewport={"width": width, "height": height})
+    try:
+        page = context.new_page()
+        enter(page, client)
+        box = page.get_by_role("button", name=name, exact=True).bounding_box()
+        return int(box["x"] + box["width"] / 2), int(box["y"] + box["height"] / 2)
+    finally:
+        context.close()
+
+
+def over_cdp(playwright: Any, port: int) -> Any:
+    """A connection to the debugging port of a window, once the page is in it."""
+
+    def page_listed() -> bool:
+        # A connection made before there is a page hangs for its whole timeout.
+        with contextlib.suppress(OSError, ValueError, http.client.HTTPException):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+            try:
+                connection.request("GET", "/json/list")
+                targets = json.loads(connection.getresponse().read())
+                return any("127.0.0.1" in target["url"] for target in targets)
+            finally:
+                connection.close()
+        return False
+
+    wait_for(page_listed, "the page at the debugging port")
+    # Qt's web engine has no browser contexts of its own to set up: hence no defaults.
+    return playwright.chromium.connect_over_cdp(f"http://127.0.0.1:{port}", no_defaults=True)
 
 
 WATCH = """
@@ -228,7 +282,7 @@ class Watch:
         assert self.errors == []
         assert self.dialogs == []
         assert self.abroad == []
-        assert self.page.evaluate("window.__violations") == []
+        assert self.page.evaluate("window.__violations ?? []") == []
 
 
 # -- real windows on an X display
@@ -272,3 +326,8 @@ def screenshot(environ: Mapping[str, str], path: Path) -> Any:
     subprocess.run(["scrot", str(path)], env=dict(environ), check=True, capture_output=True)
     with Image.open(path) as image:
         return image.convert("RGB")
+
+
+def colours(image: Any) -> int:
+    """How many colours an image has: an empty window has one or two."""
+    return len(image.getcolors(image.width * image.height))

@@ -32,6 +32,7 @@ DBusStrList = Annotated[list[str], DBusSignature("as")]
 DBusHints = Annotated[dict[str, Variant], DBusSignature("a{sv}")]
 DBusServer = Annotated[list[str], DBusSignature("ssss")]
 _POLL_S = 0.02
+_STILL_S = 0.1
 
 
 @contextmanager
@@ -284,8 +285,14 @@ class TrayHost:
             await asyncio.sleep(_POLL_S)
 
     async def click(self, *path: str) -> None:
-        """Click the entry under these labels, in the menu as it is now."""
-        menu = await self.menu()
+        """Click the entry under these labels, once the menu is not being rebuilt.
+
+        pystray rebuilds it after each click, and a click on an id of before is lost.
+        """
+        menu, before = await self.menu(), None
+        while menu != before:
+            await asyncio.sleep(_STILL_S)
+            menu, before = await self.menu(), menu
         entry = menu.find(*path)
         assert entry is not None, f"no {path} in the menu\n" + "\n".join(menu.lines(-1))
         address = (await self.properties())["Menu"]

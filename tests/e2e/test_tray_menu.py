@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -315,7 +316,7 @@ def test_a_hidden_second_start_does_nothing(environ: dict[str, str], engine: Sta
             await host.wait_menu(lambda m: m.find("Alpha is ready"), "the state")
             with started(environ, "--hidden") as second:
                 assert await ended(second) == 0
-            assert engine.calls == []
+            assert "show_window" not in [name for name, _ in engine.calls]
 
     run(test)
 
@@ -389,8 +390,9 @@ def test_without_a_tray_host_the_window_opens_and_its_end_ends_the_tray(
 
 def window_of(tree: psutil.Process) -> psutil.Process | None:
     for child in tree.children():
-        if "window" in child.cmdline():
-            return child
+        with contextlib.suppress(psutil.Error):  # it ended between the two questions
+            if "window" in child.cmdline():
+                return child
     return None
 
 

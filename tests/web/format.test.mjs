@@ -1,0 +1,71 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import * as f from '../../tray_app/web/format.js';
+
+const status = (part) => ({ state: 'unloaded', in_flight: 0, waiting: 0, retry_at: null, ...part });
+
+test('sizes step to the next unit and keep three digits', () => {
+  assert.equal(f.bytes(0), '0 B');
+  assert.equal(f.bytes(999), '999 B');
+  assert.equal(f.bytes(98_800_000), '98.8 MB');
+  assert.equal(f.bytes(999_600), '1.0 MB');
+  assert.equal(f.bytes(5_027_783_488), '5.0 GB');
+  assert.equal(f.bytes(146_000_000), '146 MB');
+});
+
+test('an unknown value is a dash, never zero', () => {
+  for (const show of [f.bytes, f.integer, f.contextShort, f.clock, f.duration, f.speed]) assert.equal(show(null), f.DASH);
+  assert.equal(f.bytes(NaN), f.DASH);
+  assert.equal(f.parameters({ parameter_count: null, size_label: null }), f.DASH);
+});
+
+test('context lengths are counted in 1024', () => {
+  assert.equal(f.contextShort(8192), '8k');
+  assert.equal(f.contextShort(131_072), '128k');
+  assert.equal(f.contextShort(512), '512');
+  assert.equal(f.contextShort(1_048_576), '1M');
+});
+
+test('parameter counts read as people say them', () => {
+  assert.equal(f.parameters({ parameter_count: 8_190_735_360, size_label: '8B' }), '8.2B');
+  assert.equal(f.parameters({ parameter_count: 134_515_008, size_label: null }), '135M');
+  assert.equal(f.parameters({ parameter_count: 3e9, size_label: null }), '3B');
+  assert.equal(f.parameters({ parameter_count: null, size_label: '8x7B' }), '8x7B');
+});
+
+test('clocks and durations do not run backwards or show negative numbers', () => {
+  assert.equal(f.clock(-3), '0:00');
+  assert.equal(f.clock(3723), '1:02:03');
+  assert.equal(f.duration(0.085), '85 ms');
+  assert.equal(f.duration(250), '4 min 10 s');
+  assert.equal(f.ago(100, 90), 'just now');
+  assert.equal(f.ago(0, 90_000), 'yesterday');
+});
+
+test('a quantization is explained in plain words, an odd one is only named', () => {
+  assert.match(f.quantizationHint('Q4_K_M'), /about 4 bits.*balance/);
+  assert.match(f.quantizationHint('F16'), /full 16 bits/);
+  assert.match(f.quantizationHint('IQ1_S'), /less accurate/);
+  assert.equal(f.quantizationHint("';--"), "Weights are stored as ';--.");
+  assert.match(f.quantizationHint(null), /not known/);
+});
+
+test('a state is told with its counts', () => {
+  const here = { available: true };
+  assert.equal(f.statusView(here, status({ state: 'ready', in_flight: 2, waiting: 1 }), 0).text, 'Answering 2 requests, 1 waiting');
+  assert.equal(f.statusView(here, status({ state: 'ready' }), 0).text, 'Ready');
+  assert.equal(f.statusView(here, status({ state: 'backoff', retry_at: 12.2 }), 10).text, 'Trying again in 3 s');
+  assert.equal(f.statusView({ available: false }, status({}), 0).tone, 'off');
+});
+
+test('arguments are split at spaces but not inside quotes, and come back the same', () => {
+  assert.deepEqual(f.splitArgs('--flash-attn on  --name "a b" --x=\'c d\''), ['--flash-attn', 'on', '--name', 'a b', '--x=c d']);
+  const words = ['--grammar', 'root ::= "a\\b" | \'c\'', '-x', ''];
+  assert.deepEqual(f.splitArgs(f.joinArgs(words)), words);
+  assert.deepEqual(f.splitArgs(''), []);
+});
+
+test('the memory estimate adds the cache for the context', () => {
+  assert.equal(f.memoryEstimate({ size_bytes: 100, kv_bytes_per_token: 2 }, 10), 120);
+  assert.equal(f.memoryEstimate({ size_bytes: 100, kv_bytes_per_token: null }, 10), 100);
+});
