@@ -93,7 +93,7 @@ def snapshot(*models: Model, active: str | None = None, **changes: Any) -> dict[
         jobs=(),
         memory=Memory(1, 1, 1, 0),
         notices=(),
-        settings={},
+        settings={"ui": {"close_to_tray": True}},
     )
     return dict(to_json(replace(base, **changes)))
 

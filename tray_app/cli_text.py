@@ -127,7 +127,8 @@ def print_models(snapshot: Json) -> None:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         say("  ".join(cells).rstrip())
     if snapshot["left_out"]:
-        say(f"{len(snapshot['left_out'])} files left out; the window says why.")
+        left = len(snapshot["left_out"])
+        say(f"{left} file{'' if left == 1 else 's'} left out; the window says why.")
 
 
 def print_status(snapshot: Json) -> None:

@@ -98,7 +98,7 @@ class Control:
         return ticket
 
     def _app(self) -> bottle.Bottle:
-        app = bottle.Bottle(autojson=False)
+        app = bottle.Bottle()
         app.add_hook("before_request", self._guard)
         app.add_hook("after_request", _common_headers)
         app.route("/api/ping", "GET", lambda: _reply(_ok(True)))
@@ -115,10 +115,10 @@ class Control:
     def _guard(self) -> None:
         """Runs before every route: who asks, and from where."""
         request = bottle.request
-        host = request.get_header("Host", "")
+        host = _header("Host")
         if host not in (f"127.0.0.1:{self.port}", f"localhost:{self.port}"):
             raise _refusal(403, "bad_host", "This address is not served here.")
-        origin = request.get_header("Origin")
+        origin = _header("Origin", None)
         if origin is not None and origin != f"http://{host}":
             raise _refusal(403, "bad_origin", "Another page may not use the control API.")
         if request.path == "/enter" or self._known(request):
@@ -126,7 +126,7 @@ class Control:
         raise _refusal(401, "unauthorized", "The control API needs this run's token.")
 
     def _known(self, request: Any) -> bool:
-        given = str(request.get_header("Authorization", ""))
+        given = str(_header("Authorization"))
         cookie = str(request.get_cookie(COOKIE) or "")
         return hmac.compare_digest(
             given.encode(), f"Bearer {self.token}".encode()
@@ -150,7 +150,8 @@ class Control:
 
     def _call(self) -> Any:
         try:
-            row = json.loads(bottle.request.body.read(MAX_BODY))
+            # Not `request.body`: bottle copies what waitress holds already, and leaves it open.
+            row = json.loads(bottle.request.environ["wsgi.input"].read(MAX_BODY))
             name, args = row["name"], row.get("args") or {}
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise _refusal(400, "bad_request", "A call is {name, args} in JSON.") from None
@@ -170,14 +171,16 @@ class Control:
 
     def _events(self) -> Any:
         given = bottle.request.query.get("after", "")
-        after = int(given) if given.isdecimal() and len(given) < 19 else None
+        # "From now" is this moment, not when the first event is waited for.
+        known = given.isdecimal() and len(given) < 19
+        after = int(given) if known else self._engine.events.seq
         if not self._faces.enter(STREAMS):
             raise _refusal(503, "too_many_faces", "Too many windows are open.")
         bottle.response.content_type = "text/event-stream"
         bottle.response.set_header("Cache-Control", "no-store")
         return self._stream(after)
 
-    def _stream(self, after: int | None) -> Iterator[bytes]:
+    def _stream(self, after: int) -> Iterator[bytes]:
         try:
             yield b": hello\n\n"
             for seq, event in self._engine.events.listen(after, self._heartbeat_s):
@@ -190,6 +193,12 @@ class Control:
                     return
         finally:
             self._faces.leave()
+
+
+def _header(name: str, default: str | None = "") -> str | None:
+    """A request header as Latin-1; bottle's own reading fails on bytes that are no UTF-8."""
+    value: str | None = bottle.request.environ.get(f"HTTP_{name.upper()}", default)
+    return value
 
 
 def _ok(value: Any) -> dict[str, Any]:

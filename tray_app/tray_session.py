@@ -268,6 +268,13 @@ class Session:
             self._panel.notify(Message(APP_NAME, text))
         if self._lives_with_window and not self._host_available():
             self.quit()
+        elif exit_code == 0 and not self._quitting.is_set() and not self._stays_without_window():
+            self.quit()
+
+    def _stays_without_window(self) -> bool:
+        """The user's setting `ui.close_to_tray`; an engine that is away settles nothing."""
+        snapshot = self._view.snapshot
+        return snapshot is None or bool(snapshot["settings"]["ui"]["close_to_tray"])
 
     def _render(self) -> None:
         self._panel.post(self._show)

@@ -18,6 +18,7 @@ import webview
 
 from . import APP_NAME, autostart, desktop
 from .client import Client, ClientError, ensure_engine
+from .window_process import ENDED_FOR_US
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +137,8 @@ def _watch_engine(client: Client, window: Any, close: Any) -> None:
 def run_window(home: Path | None, page: str, owned: bool) -> int:
     """Show the window and block until it is closed. Raises ClientError without an engine.
 
-    `owned`: our stdin is the tray's pipe, whose end ends us.
+    `owned`: our stdin is the tray's pipe, whose end ends us. Returns 0 when the user closed it
+    and `ENDED_FOR_US` when tray or engine went away.
     """
     client = ensure_engine(home, "tray")
     native = Native(client)
@@ -153,16 +155,17 @@ def run_window(home: Path | None, page: str, owned: bool) -> int:
         background_color="#161512" if desktop.panel_is_dark() else "#f6f4ef",
     )
     native.window = window
-    closed = threading.Event()
+    closed, ended_for_us = threading.Event(), threading.Event()
 
     def close() -> None:
         if not closed.is_set():
             closed.set()
-            try:
-                window.destroy()
-            finally:
-                # A web engine that hangs must not keep a window without an engine open.
-                threading.Timer(5.0, os._exit, args=(0,)).start()
+            ended_for_us.set()
+            # A web engine that hangs must not keep a window without an engine open.
+            last_resort = threading.Timer(5.0, os._exit, args=(ENDED_FOR_US,))
+            last_resort.daemon = True
+            last_resort.start()
+            window.destroy()
 
     window.events.closed += closed.set
     if owned:
@@ -170,4 +173,4 @@ def run_window(home: Path | None, page: str, owned: bool) -> int:
     threading.Thread(target=_watch_engine, args=(client, window, close), daemon=True).start()
     gui: Any = os.environ.get("PYWEBVIEW_GUI") or None
     webview.start(gui=gui, private_mode=True)
-    return 0
+    return ENDED_FOR_US if ended_for_us.is_set() else 0

@@ -15,6 +15,8 @@ from .client import own_command
 
 log = logging.getLogger(__name__)
 
+# The window's exit status when it closed because its tray or its engine went away.
+ENDED_FOR_US = 4
 # A window that ends with an error this soon never showed anything.
 _NEVER_SHOWN_S = 10.0
 _END_S = 3.0
@@ -97,7 +99,8 @@ class WindowProcess:
         code = process.wait()
         _hang_up(process)
         log.info("the window ended", extra={"exit_code": code})
-        self._on_end(code, code != 0 and self._clock() - started < _NEVER_SHOWN_S)
+        faulty = code not in (0, ENDED_FOR_US)
+        self._on_end(code, faulty and self._clock() - started < _NEVER_SHOWN_S)
 
 
 def _hang_up(process: subprocess.Popen[bytes]) -> None:

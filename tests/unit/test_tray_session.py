@@ -332,6 +332,22 @@ def test_without_a_tray_host_the_window_opens_and_its_end_is_the_end(
     assert tray.panel.stopped
 
 
+@pytest.mark.parametrize(
+    ("stays", "exit_code", "quits"),
+    [(True, 0, False), (False, 0, True), (False, 4, False), (False, 1, False)],
+)
+def test_closing_the_window_ends_the_tray_if_the_user_wants_it_so(
+    tray: Tray, engine: StandInEngine, stays: bool, exit_code: int, quits: bool
+) -> None:
+    value = snapshot(model("A"), status_text="as wished")
+    value["settings"]["ui"]["close_to_tray"] = stays
+    engine.show(value)
+    engine.emit("SettingsChanged", {"keys": ["ui.close_to_tray"]})
+    tray.panel.wait(lambda: "as wished" in tray.panel.labels(), "the settings")
+    tray.window.on_end(exit_code, False)
+    assert tray.panel.stopped is quits
+
+
 def test_a_hidden_start_waits_for_the_panel_and_opens_no_window(
     tmp_path: Path, pictures: Path, engine: StandInEngine
 ) -> None:

@@ -4,7 +4,7 @@
 import { html, useState } from '../html.js';
 import { unloadModel } from '../actions.js';
 import { activeModel, gateway, lastRequest, link, memory, modelById, nameOf, serverState, statuses, statusText } from '../store.js';
-import { bytes, contextShort, integer } from '../format.js';
+import { bytes, contextShort, plural } from '../format.js';
 import { LogCard } from '../components/log-viewer.js';
 import { ModelStateText } from '../components/model-state.js';
 import { Ago, Callout, Card, CodeBlock, CopyButton, Dot, PageHead, Spinner } from '../components/ui.js';
@@ -37,7 +37,7 @@ function StatusCard() {
       ${door?.error && html`<${Callout} message=${door.error.message} remedy=${door.error.remedy} />`}
       <div class="address"><span class="muted">Address</span>
         <code class="mono">${door?.base_url}</code><${CopyButton} text=${door?.base_url ?? ''} label="Copy address" /></div>
-      <p class="muted digits">${integer(door?.requests_total ?? 0)} requests answered
+      <p class="muted digits">${plural(door?.requests_total ?? 0, 'request')} answered
         ${lastRequest.value && html`, the last one <${Ago} at=${lastRequest.value.started_at} />`}</p>
     </section>`;
 }
