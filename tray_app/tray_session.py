@@ -266,10 +266,9 @@ class Session:
         if failed and not self._quitting.is_set():
             text = f"The window ended at once (exit code {exit_code}). See its log."
             self._panel.notify(Message(APP_NAME, text))
-        if self._lives_with_window and not self._host_available():
-            self.quit()
-        elif exit_code == 0 and not self._quitting.is_set() and not self._stays_without_window():
-            self.quit()
+        invisible = self._lives_with_window and not self._host_available()
+        if invisible or (exit_code == 0 and not self._stays_without_window()):
+            self.quit()  # does nothing when a quit is what ended the window
 
     def _stays_without_window(self) -> bool:
         """The user's setting `ui.close_to_tray`; an engine that is away settles nothing."""

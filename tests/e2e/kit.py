@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import tomllib
@@ -22,6 +23,7 @@ import psutil
 import pytest
 import tomli_w
 
+from tests import parts
 from tray_app.client import Client, ClientError
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +69,33 @@ def write_settings(home: Path, **tables: dict[str, Any]) -> None:
     for name, table in tables.items():
         settings[name] = {**settings.get(name, {}), **table}
     path.write_text(tomli_w.dumps(settings), encoding="utf-8")
+
+
+@contextmanager
+def temporary_home(
+    models: bool = True, runtime: bool = True, **server: Any
+) -> Iterator[tuple[Path, dict[str, str]]]:
+    """A home with the two real models, outside of a test; and the environment to run it in."""
+    with tempfile.TemporaryDirectory(prefix="lw-") as folder:
+        path = Path(folder) / "llama-wrangler"
+        path.mkdir()
+        if models:
+            parts.place(parts.smollm2(), path / "models" / parts.FIRST_MODEL)
+            parts.place(parts.smollm2_q2(), path / "models" / parts.SECOND_MODEL)
+        program = {"server_path": str(parts.llama_server())} if runtime else {}
+        write_settings(
+            path,
+            server={"port": free_port(), "context_length": 4096, **server},
+            runtime={"auto_build": False, **program},
+        )
+        yield (
+            path,
+            {
+                **os.environ,
+                "LLAMA_WRANGLER_HOME": str(path),
+                "LLAMA_WRANGLER_CACHE": str(Path(folder) / "cache"),
+            },
+        )
 
 
 def app(*words: str) -> list[str]:
@@ -189,13 +218,16 @@ def chromium() -> str:
 
 
 @contextmanager
-def browser() -> Iterator[Any]:
+def browser(environ: Mapping[str, str] | None = None) -> Iterator[Any]:
     """A headless Chromium under playwright."""
     path = chromium()
     sync_api = pytest.importorskip("playwright.sync_api")
     with sync_api.sync_playwright() as playwright:
         started = playwright.chromium.launch(
-            executable_path=path, args=list(CHROMIUM_ARGUMENTS), chromium_sandbox=False
+            executable_path=path,
+            args=list(CHROMIUM_ARGUMENTS),
+            chromium_sandbox=False,
+            env=dict(environ or os.environ),
         )
         try:
             yield started
