@@ -201,7 +201,9 @@ def _wait_until_ready(client: Client, model_id: str, quiet: bool) -> None:
         if failed and snapshot["active_model_id"] != model_id:
             raise ClientError("model_failed", failed["message"], failed["remedy"])
         if status["state"] == "failed" and status["error"]:
-            raise ClientError(**status["error"])
+            error = status["error"]
+            message = f"{model_id} could not be loaded: {error['message']}"
+            raise ClientError(error["code"], message, error["remedy"])
         if snapshot["active_model_id"] not in (model_id, None):
             raise ClientError("superseded", "Another model was chosen meanwhile.")
         if coming and status["state"] == "unloaded":

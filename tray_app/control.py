@@ -14,7 +14,7 @@ import secrets
 import socket
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ THREADS = 12
 STREAMS = 8  # event streams hold a thread each; four stay free for commands
 MAX_BODY = 1 << 20
 HEARTBEAT_S = 15.0
+GONE_S = 1.0  # a stream whose listener has gone frees its thread this soon
 STOP_S = 2.0
 TICKETS_KEPT = 16  # unused ones; the oldest lapse
 COOKIE = "llama_wrangler_session"
@@ -178,15 +179,24 @@ class Control:
             raise _refusal(503, "too_many_faces", "Too many windows are open.")
         bottle.response.content_type = "text/event-stream"
         bottle.response.set_header("Cache-Control", "no-store")
-        return self._stream(after)
+        channel = bottle.request.environ["waitress.client_disconnected"].__self__
+        return self._stream(after, lambda: _gone(channel.socket))
 
-    def _stream(self, after: int) -> Iterator[bytes]:
+    def _stream(self, after: int, gone: Callable[[], bool]) -> Iterator[bytes]:
+        look_s = min(GONE_S, self._heartbeat_s)
+        silent_s = 0.0
         try:
             yield b": hello\n\n"
-            for seq, event in self._engine.events.listen(after, self._heartbeat_s):
+            for seq, event in self._engine.events.listen(after, look_s):
+                if gone():
+                    return
                 if event is None:
-                    yield b": ping\n\n"
+                    silent_s += look_s
+                    if silent_s >= self._heartbeat_s:
+                        silent_s = 0.0
+                        yield b": ping\n\n"
                     continue
+                silent_s = 0.0
                 data = json.dumps(to_json(event), separators=(",", ":"))
                 yield f"id: {seq}\nevent: {type(event).__name__}\ndata: {data}\n\n".encode()
                 if isinstance(event, EngineStopping):
@@ -199,6 +209,20 @@ def _header(name: str, default: str | None = "") -> str | None:
     """A request header as Latin-1; bottle's own reading fails on bytes that are no UTF-8."""
     value: str | None = bottle.request.environ.get(f"HTTP_{name.upper()}", default)
     return value
+
+
+def _gone(sock: socket.socket) -> bool:
+    """Whether the other end has hung up; waitress itself sees that only when it writes.
+
+    Its `channel_request_lookahead` would see it too, but resets a connection that is refused
+    for a large body before the refusal is read.
+    """
+    try:
+        return sock.recv(1, socket.MSG_PEEK) == b""
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
 
 
 def _ok(value: Any) -> dict[str, Any]:

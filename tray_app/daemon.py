@@ -186,8 +186,10 @@ class Daemon:
         """End an engine nobody looks at, unless it is to serve or answers someone."""
         while not self._stop.is_set():
             await asyncio.sleep(self._alone_s / 10)
-            if engine.busy():
+            if engine.mode == "serve" or self._faces.alone_s() == 0:
+                continue
+            if await asyncio.to_thread(engine.busy):
                 self._faces.touch()
-            if engine.mode != "serve" and self._faces.alone_s() >= self._alone_s:
+            elif self._faces.alone_s() >= self._alone_s:
                 log.info("no face for %.0f s: the engine ends", self._alone_s)
                 self._stop.set()

@@ -113,8 +113,8 @@ class Active:
             if previous is None or previous == model_id:
                 self._engine.notices_changed()
                 return
+            self.failure = (model_id, error.view())  # first: who sees the pointer sees why
             self._point_to(previous)
-            self.failure = (model_id, error.view())
             self._engine.notices_changed()
             status = self._engine.residency.statuses().get(previous)
             if status is None or status.state in (ModelState.UNLOADED, ModelState.STOPPING):

@@ -11,6 +11,7 @@ import concurrent.futures
 import contextlib
 import logging
 import os
+import sqlite3
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
@@ -128,11 +129,17 @@ class Engine:
         self.active.bring_back()
 
     def busy(self) -> bool:
-        """Whether a request is answered or waits, or a job runs: not the moment to end unasked."""
+        """Whether a request is answered or waits, or a job runs: not the moment to end unasked.
+
+        Blocks for a look into the database.
+        """
         statuses = self.residency.statuses().values()
         if any(s.in_flight or s.waiting for s in statuses):
             return True
-        return any(job.state.in_progress for job in self.jobs.list(1))
+        try:
+            return any(job.state.in_progress for job in self.jobs.list(1))
+        except sqlite3.Error:  # a full disk is no reason to end, either
+            return True
 
     def keep_running(self, mode: str) -> None:
         """An engine that was started for one question stays for `mode`; on the loop.

@@ -16,13 +16,14 @@ from collections.abc import Callable, Coroutine, Mapping
 from . import eviction
 from .errors import EngineError, ErrorView, ModelFailed, QueueFull
 from .line import Line
-from .llama_server import ServerChild
+from .llama_server import STOP_GRACE_S, ServerChild
 from .resident import Dismissed, Lease, Plan, Resident, Wish
 from .room import decide
 from .values import ModelState, ModelStatus
 
 log = logging.getLogger(__name__)
 
+CUT_GRACE_S = 0.3  # for a child that is cut; an idle one has ended in 0.2 s
 BACKOFF_S = (0.5, 1.0, 2.0, 4.0)  # pauses between restarts; after the last it has failed
 
 
@@ -334,8 +335,11 @@ class Residency:
     def _stop(self, resident: Resident) -> None:
         """Begin to end its child. From here on, in the same breath, nobody gets a place in it."""
         if resident.child is not None and resident.state in (ModelState.READY, ModelState.LOADING):
+            # While it answers, llama-server ends only with its connections: do not wait for those.
+            idle = resident.state is ModelState.READY and resident.in_flight == 0
             resident.move(ModelState.STOPPING)
-            resident.stopping = self._spawn(resident.child.stop())
+            grace_s = STOP_GRACE_S if idle else CUT_GRACE_S
+            resident.stopping = self._spawn(resident.child.stop(grace_s))
 
     async def _watch(self, resident: Resident, child: ServerChild) -> None:
         """Follow one child to its end, and decide what comes after."""
