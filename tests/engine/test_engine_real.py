@@ -183,6 +183,27 @@ def test_a_bad_model_puts_the_previous_one_back(product: Product, smollm2_q2: Pa
     assert product.json("use", FIRST)["notices"] == []
 
 
+def test_two_bad_models_in_a_row_end_at_the_last_one_that_worked(
+    product: Product, smollm2_q2: Path
+) -> None:
+    half = smollm2_q2.stat().st_size // 4
+    names = ("worse", "worst")
+    for name in names:
+        path = product.home / "models" / name / f"{name}-GGUF" / f"{name}.gguf"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(smollm2_q2.read_bytes())
+    client = product.start()
+    product.json("use", FIRST)
+    bad = [row["id"] for row in product.json("list") if row["id"].startswith(names)]
+    for name in names:
+        with (product.home / "models" / name / f"{name}-GGUF" / f"{name}.gguf").open("r+b") as file:
+            file.truncate(half)
+    for model_id in bad:
+        client.call("switch_model", model_id=model_id)
+    wait_until(lambda: client.snapshot()["active_model_id"] == FIRST)
+    assert product.chat()[0] == 200
+
+
 def test_a_port_that_another_holds_is_named_and_taken_when_it_is_free(product: Product) -> None:
     with socket.create_server(("127.0.0.1", product.port)):
         client = product.start()

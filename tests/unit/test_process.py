@@ -26,6 +26,7 @@ from tray_app.engine.process import (
     SpawnThread,
     exit_text,
 )
+from tray_app.engine.process_tree import Tree
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="signals and sessions are POSIX")
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux")
@@ -455,3 +456,16 @@ def test_an_exit_status_is_named() -> None:
     assert exit_text(-signal.SIGKILL) == "killed by SIGKILL (out of memory?)"
     assert exit_text(-signal.SIGSEGV) == "killed by SIGSEGV"
     assert exit_text(-200) == "signal 200"
+
+
+def test_a_child_that_cannot_be_written_down_is_not_left_running(tmp_path: Path) -> None:
+    class FullDisk(ChildRegistry):
+        def record(self, tree: Tree, *, kind: str, exe: str, marker: str = "") -> None:
+            started.append(tree.leader_pid)
+            raise OSError(28, "No space left on device")
+
+    started: list[int] = []
+    spec = LaunchSpec((sys.executable, "-c", "import signal; signal.pause()"))
+    with pytest.raises(OSError, match="No space left"):
+        ChildProcess(spec, registry=FullDisk(tmp_path / "children.json"))
+    assert not psutil.pid_exists(started[0])

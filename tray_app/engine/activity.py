@@ -35,15 +35,20 @@ class Active:
         self.model_id = engine.db.recall(_ACTIVE)
         self.recent: tuple[str, ...] = tuple(json.loads(engine.db.recall(_RECENT) or "[]"))
         self.failure: tuple[str, ErrorView] | None = None
+        self._trying: str | None = None  # chosen, and not seen to come up yet
+        self._before: str | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._unsaved = False
         self._saving: asyncio.Task[None] | None = None
 
     async def switch(self, model_id: str, now: bool = False) -> None:
         """Make a model active and start bringing it up; on the loop, returns at once."""
-        previous, self.failure = self.model_id, None
+        self.failure = None
+        if self.model_id != self._trying:  # a choice that never came up is none to go back to
+            self._before = self.model_id
+        self._trying = model_id
         self._point_to(model_id)
-        self._follow(self._bring_up(model_id, previous))
+        self._follow(self._bring_up(model_id, self._before))
         # Its wish is made in this turn of the loop: nobody sees an old failure after a switch.
         await asyncio.sleep(0)
         if now:
@@ -104,6 +109,8 @@ class Active:
     async def _bring_up(self, model_id: str, previous: str | None) -> None:
         try:
             await self._engine.residency.load(model_id)
+            if self._trying == model_id:
+                self._trying = None
         except Dismissed:
             return  # unloaded by someone, or the engine ends: the choice stands
         except EngineError as error:

@@ -42,7 +42,7 @@ class RequestHistory:
         """The newest requests first, those of earlier runs included."""
         limit = max(1, min(limit, 500))
         self._write_queued()
-        with self._db.transaction() as db:
+        with self._db.reading() as db:
             rows = db.execute(
                 f"SELECT {', '.join(_COLUMNS)} FROM requests ORDER BY id DESC LIMIT ?", (limit,)
             ).fetchall()

@@ -165,7 +165,7 @@ class JobRunner:
         with self._lock:
             if job_id in self._live:
                 return self._live[job_id].job
-        with self._db.transaction() as db:
+        with self._db.reading() as db:
             row = db.execute("SELECT job FROM jobs WHERE id = ?", (job_id,)).fetchone()
         if row is None:
             raise JobNotFound(f"There is no job {job_id}.", "Look at the list of jobs.")
@@ -173,7 +173,7 @@ class JobRunner:
 
     def list(self, limit: int = 50) -> tuple[Job, ...]:
         """The newest jobs first, those in progress always among them."""
-        with self._db.transaction() as db:
+        with self._db.reading() as db:
             rows = db.execute(
                 "SELECT job FROM jobs ORDER BY created_at DESC, rowid DESC LIMIT ?", (limit,)
             ).fetchall()

@@ -141,11 +141,15 @@ class ChildProcess:
         self.pid: int = self._popen.pid
         self.create_time: float = _create_time(self.pid)
         self.tree = Tree(self.pid, self._token)
-        if registry is not None:
-            registry.record(self.tree, kind=kind, exe=program, marker=marker)
         if self._reader is not None:
             self._reader.start()
         threading.Thread(target=self._wait_for_end, name=f"wait-{self.pid}", daemon=True).start()
+        if registry is not None:
+            try:
+                registry.record(self.tree, kind=kind, exe=program, marker=marker)
+            except OSError:  # a full disk: what is not written down is not left running
+                self.stop(grace_s=0)
+                raise
 
     def poll(self) -> int | None:
         """The exit status once the tree is gone, else None. Never blocks."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BUILD_JOB = "build_runtime"
 BUILD_LOG = "build-runtime.log"
+SEARCH_S = 30.0  # each candidate is asked for at most a few seconds
 
 
 class RuntimeService:
@@ -60,11 +61,11 @@ class RuntimeService:
 
     async def settled(self) -> None:
         """Wait until the first search has ended."""
-        await asyncio.to_thread(self._searched.wait)
+        await asyncio.to_thread(self._searched.wait, SEARCH_S)
 
     def require(self) -> Runtime:
         """The active runtime, after the first search. Blocks for it. Raises RuntimeMissing."""
-        self._searched.wait(30.0)
+        self._searched.wait(SEARCH_S)
         return self.runtimes.require()
 
     def place(self, model: Model, settings: ModelSettings, runtime: Runtime) -> Placement:

@@ -76,6 +76,12 @@ class StateDb:
                     self._connection.execute("ROLLBACK")
                 raise
 
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """The connection for a SELECT: no write lock is taken, so it competes with nobody."""
+        with self._lock:
+            yield self._connection
+
     def remember(self, values: Mapping[str, str | None]) -> None:
         """Keep small values across restarts, all or none; None forgets one."""
         with self.transaction() as db:
@@ -87,10 +93,8 @@ class StateDb:
 
     def recall(self, key: str) -> str | None:
         """A value kept by `remember`."""
-        with self._lock:
-            row = self._connection.execute(
-                "SELECT value FROM remembered WHERE key = ?", (key,)
-            ).fetchone()
+        with self.reading() as db:
+            row = db.execute("SELECT value FROM remembered WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])
 
     def close(self) -> None:
