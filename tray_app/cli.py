@@ -124,7 +124,8 @@ def _run_engine(mode: str, alone_s: float, announce: bool) -> int:
 
     if announce:
         text.say(f"{APP_NAME} serves from {home_path()}; stop it with Ctrl+C.")
-    failure = daemon.main(home_path(), mode, alone_s)
+    tell = text.say if announce else lambda _: None
+    failure = daemon.main(home_path(), mode, alone_s, tell)
     if failure is None:
         return 0
     text.say_error(failure.message, failure.remedy)

@@ -17,6 +17,7 @@ import secrets
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,11 +54,15 @@ class Failure:
     already_running: bool = False
 
 
-def run_engine(home_path: Path | None, mode: str, alone_s: float) -> None:
+Tell = Callable[[str], None]
+
+
+def run_engine(home_path: Path | None, mode: str, alone_s: float, tell: Tell) -> None:
     """Run the engine until it is told to stop.
 
     `mode` is "serve", "tray" or "once" (see `client.ensure_engine`); all but "serve" end when
-    no face has been there and nobody was answered for `alone_s` seconds.
+    no face has been there and nobody was answered for `alone_s` seconds. `tell` gets a line
+    for a terminal when the address opens, or why it does not.
     Raises AlreadyRunning, OSError.
     """
     home = Home(home_path) if home_path else Home.default()
@@ -74,15 +79,15 @@ def run_engine(home_path: Path | None, mode: str, alone_s: float) -> None:
         start_logging(home.logs)
         # A thread that scans or parses must not hold a stream back for the default 5 ms.
         sys.setswitchinterval(0.001)
-        asyncio.run(Daemon(home, mode, alone_s).run())
+        asyncio.run(Daemon(home, mode, alone_s, tell).run())
     finally:
         lock.release()
 
 
-def main(home_path: Path | None, mode: str, alone_s: float) -> Failure | None:
+def main(home_path: Path | None, mode: str, alone_s: float, tell: Tell) -> Failure | None:
     """`run_engine` for the command line: None, or what went wrong and what to do about it."""
     try:
-        run_engine(home_path, mode, alone_s)
+        run_engine(home_path, mode, alone_s, tell)
     except EngineError as error:
         return Failure(error.message, error.remedy, isinstance(error, AlreadyRunning))
     except OSError as error:
@@ -95,8 +100,9 @@ def main(home_path: Path | None, mode: str, alone_s: float) -> Failure | None:
 class Daemon:
     """The parts of one run and their order."""
 
-    def __init__(self, home: Home, mode: str, alone_s: float) -> None:
+    def __init__(self, home: Home, mode: str, alone_s: float, tell: Tell) -> None:
         self._home = home
+        self._tell = tell
         self._mode = mode
         self._alone_s = alone_s
         self._faces = Faces()
@@ -166,6 +172,7 @@ class Daemon:
 
     async def _keep_gateway(self, engine: Engine) -> None:
         """Open the gateway, try again while another program holds its port, follow settings."""
+        said = ""
         while True:
             server = engine.take_server_settings()
             status = GatewayStatus(host=server.host, port=server.port)
@@ -175,10 +182,15 @@ class Daemon:
             except EngineError as error:
                 self._gateway = None
                 engine.set_gateway(status, GatewayState.BLOCKED, error.view())
+                if said != error.message:
+                    said = error.message
+                    self._tell(f"{error.message} {error.remedy}")
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(engine.server_settings_changed(), PORT_RETRY_S)
                 continue
             engine.set_gateway(status, GatewayState.LISTENING, None)
+            said = ""
+            self._tell(f"Answering at {engine.gateway.base_url}")
             await engine.server_settings_changed()
             await self._gateway.stop(GATEWAY_GRACE_S)
 
