@@ -17,6 +17,8 @@ RUN_PACKAGES=(
 TEST_PACKAGES=(
   # a private display and session bus, and something to look and click with
   xvfb xauth x11-utils scrot xdotool dbus fonts-dejavu-core
+  # the tray menu drawn for docs/images
+  gir1.2-dbusmenu-gtk3-0.4
   # the page in a second engine, without pywebview
   chromium
   # what the Qt window engine from PyPI links and does not bring

@@ -184,6 +184,17 @@ def gone(pid: int) -> bool:
         return True
 
 
+def window_processes(home: Path) -> list[psutil.Process]:
+    """The window processes of `home`."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # it ended, or is not ours
+            ours = process.environ().get("LLAMA_WRANGLER_HOME") == str(home)
+            if ours and "window" in process.cmdline():
+                found.append(process)
+    return found
+
+
 def child_pids(client: Client) -> list[int]:
     """The processes of the resident models."""
     return [s["pid"] for s in client.snapshot()["statuses"] if s["pid"] is not None]

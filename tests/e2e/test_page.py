@@ -242,7 +242,7 @@ def test_a_hostile_file_name_is_only_text(
             for name in ("Server", "Chat", "Settings", "Models"):
                 page.get_by_role("link", name=name).click()
                 expect(page.get_by_role("heading", name=name, exact=True)).to_be_visible()
-            assert page.locator("img").count() == 0
+            assert page.locator("[onerror], img:not([src^='/web/'])").count() == 0
             assert page.evaluate("window.hacked") is None
             opened.watch.assert_clean()
 
@@ -260,6 +260,22 @@ def test_the_page_tells_that_the_engine_is_gone_and_comes_back_with_it(
             expect(opened.page.get_by_text("The engine does not answer")).to_be_visible()
             expect(opened.page.get_by_label("Pages")).to_contain_text("Not connected")
             assert opened.watch.dialogs == []
+
+
+def test_pages_that_were_closed_leave_their_place_to_others(browser: Any, engine: Client) -> None:
+    for _ in range(12):  # more than the engine has places for at once
+        for opened in opened_page(browser, engine):
+            expect(opened.row(FIRST_NAME)).to_be_visible()
+            expect(opened.page.get_by_label("Pages")).to_contain_text("No model in use")
+            expect(opened.page.get_by_text("does not answer")).to_have_count(0)
+            kit.wait_for(lambda o=opened: streaming(o.page), "the page's event stream", 10)
+
+
+def streaming(page: Any) -> bool:
+    """Whether the page's event stream is open."""
+    return bool(
+        page.get_by_label("Pages").locator('[role="status"]').inner_text() != "Not connected"
+    )
 
 
 def test_the_keyboard_alone_is_enough(opened: Opened) -> None:
@@ -291,7 +307,7 @@ def test_the_keyboard_alone_is_enough(opened: Opened) -> None:
 def test_settings_are_saved_and_shown_to_every_face(opened: Opened) -> None:
     page, client = opened.page, opened.client
     page.get_by_role("link", name="Settings").click()
-    page.get_by_role("radio", name="Dark").check()
+    page.get_by_role("radio", name="Dark").click()
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     kit.wait_for(lambda: client.snapshot()["settings"]["ui"]["theme"] == "dark", "the theme")
     port = page.get_by_label("Port", exact=True)

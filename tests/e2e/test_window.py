@@ -16,6 +16,7 @@ import pytest
 
 from tests.e2e import kit
 from tray_app.client import Client
+from tray_app.window_process import ENDED_FOR_US
 
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
@@ -177,7 +178,7 @@ def test_a_second_start_brings_the_window_to_the_asked_page(qt: QtWindow, engine
 
 def test_the_window_ends_with_the_engine(qt: QtWindow, engine: Client) -> None:
     os.kill(engine.engine_pid, signal.SIGKILL)
-    assert qt.process.wait(kit.GONE_S) == 0
+    assert qt.process.wait(kit.GONE_S) == ENDED_FOR_US
 
 
 def test_a_killed_window_harms_nobody(engine: Client, display: dict[str, str]) -> None:
@@ -228,11 +229,11 @@ def test_the_window_ends_with_the_tray_that_owns_it(
     with gtk_window(display, "--owned") as process:
         assert process.stdin is not None
         process.stdin.close()
-        assert process.wait(kit.GONE_S) == 0
+        assert process.wait(kit.GONE_S) == ENDED_FOR_US
     assert engine.snapshot()["pid"] == engine.engine_pid
 
 
 def test_the_default_window_ends_with_the_engine(engine: Client, display: dict[str, str]) -> None:
     with gtk_window(display) as process:
         os.kill(engine.engine_pid, signal.SIGKILL)
-        assert process.wait(kit.GONE_S) == 0
+        assert process.wait(kit.GONE_S) == ENDED_FOR_US
