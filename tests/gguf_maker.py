@@ -14,7 +14,7 @@ from typing import Any
 from tray_app.engine.gguf_types import SCALARS, TENSOR_TYPES
 
 U8, I32, U32, F32, BOOL, STRING, ARRAY, U64 = 0, 5, 4, 6, 7, 8, 9, 10
-TYPE_F32, TYPE_F16, TYPE_Q8_0, TYPE_Q4_K = 0, 1, 8, 12
+TYPE_F32, TYPE_F16, TYPE_Q4_0, TYPE_Q8_0, TYPE_Q4_K = 0, 1, 2, 8, 12
 
 
 @dataclass(frozen=True)

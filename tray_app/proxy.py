@@ -36,6 +36,7 @@ NOT_FORWARDED = HOP_BY_HOP | {
     b"origin",
     b"x-api-key",
 }
+RETRIES = 1
 # How long a child's death may take to reach the lease after its socket closed.
 DEATH_NOTICE_S = 1.0
 # What the record says when the client left before its answer was complete (nginx's number).
@@ -115,6 +116,7 @@ class Exchange:
         self._wait_s = 0.0
         self._status = CLIENT_GONE
         self._event_stream = False
+        self._tries = 0
         self._saying: asyncio.TimerHandle | None = None  # the next waiting comment
 
     async def run(self) -> None:
@@ -126,15 +128,21 @@ class Exchange:
             self._refuse(exc.view())
             return
         try:
-            lease = await self._acquire(named.stream)
-            try:
-                await self._relay(lease)
-            finally:
-                lease.release()
+            # A child may have died the moment before; nothing was sent to it then, so the
+            # request waits for the restart instead of failing.
+            while not await self._try(named.stream):
+                self._tries += 1
         except EngineError as exc:
             self._refuse(exc.view())
         finally:
             self._backend.record(self._record())
+
+    async def _try(self, stream: bool) -> bool:
+        lease = await self._acquire(stream)
+        try:
+            return await self._relay(lease)
+        finally:
+            lease.release()
 
     # --- waiting for the model ------------------------------------------------------------
 
@@ -145,10 +153,10 @@ class Exchange:
             self._say_later(self._patience.silent_s)
         try:
             lease = await self._backend.acquire(self._model_id)
-            self._wait_s = lease.wait_s
+            self._wait_s += lease.wait_s
             return lease
         except (EngineError, asyncio.CancelledError):
-            self._wait_s = self._clock() - asked
+            self._wait_s += self._clock() - asked
             raise
         finally:
             if self._saying is not None:
@@ -173,12 +181,17 @@ class Exchange:
 
     # --- the child's answer ---------------------------------------------------------------
 
-    async def _relay(self, lease: Lease) -> None:
+    async def _relay(self, lease: Lease) -> bool:
+        """Send the request and pass its answer on; False when it should be tried once more."""
         try:
             upstream = self.upstream = await self._connect(lease)
         except OSError:
-            self._refuse(await _reason_of_death(lease))
-            return
+            reason = await _reason_of_death(lease)
+            if lease.died.done() and self._tries < RETRIES:
+                return False
+            self._refuse(reason)
+            return True
+        self._request.body = bytearray()  # the connection's now, which drops it once sent
         try:
             await upstream.finished
         finally:
@@ -187,11 +200,11 @@ class Exchange:
             self._complete(upstream)
         else:
             await self._broken(lease, upstream)
+        return True
 
     async def _connect(self, lease: Lease) -> Upstream:
         loop = asyncio.get_running_loop()
         request = (self._upstream_head(), self._request.body)
-        self._request.body = bytearray()  # the connection's now, which drops it once sent
 
         def protocol() -> Upstream:
             head_only = self._request.method == b"HEAD"

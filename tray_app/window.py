@@ -124,14 +124,18 @@ def _watch_parent(close: Any) -> None:
 
 def _watch_engine(client: Client, window: Any, close: Any) -> None:
     """Close with the engine; come to the front when a second start asks for the window."""
-    for _, name, data in client.events():
-        if name == "WindowRequested":
-            window.show()
-            window.restore()
-            page = str(data.get("page", "models"))
-            if page.isalpha():
-                window.run_js(f"location.hash = '#/{page}'")
-    close()
+    try:
+        for _, name, data in client.events():
+            if name == "WindowRequested":
+                window.show()
+                window.restore()
+                page = str(data.get("page", "models"))
+                if page.isalpha():
+                    window.run_js(f"location.hash = '#/{page}'")
+    except ClientError as error:  # too many windows are open: this one is one of them
+        log.warning("the engine cannot be followed: %s", error.message)
+    finally:
+        close()
 
 
 def run_window(home: Path | None, page: str, owned: bool) -> int:

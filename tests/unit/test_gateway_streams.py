@@ -351,6 +351,30 @@ def test_a_child_that_does_not_accept_is_a_502(monkeypatch: pytest.MonkeyPatch) 
     run(test())
 
 
+@pytest.mark.parametrize(("comes_back", "status", "tries"), [(True, 200, 2), (False, 502, 2)])
+def test_a_request_that_meets_a_child_just_dead_waits_for_its_restart_once(
+    comes_back: bool, status: int, tries: int
+) -> None:
+    async def test() -> None:
+        async with rig() as r:
+            there = r.backend.socket_path
+            r.backend.socket_path += ".gone"
+            client = await r.client()
+            client.send(chat())
+            await until(lambda: len(r.backend.leases) == 1)
+            if comes_back:
+                r.backend.socket_path = there
+            r.backend.leases[0].died.set_result(KILLED)
+            if not comes_back:
+                await until(lambda: len(r.backend.leases) == 2)
+                r.backend.leases[1].died.set_result(KILLED)
+            assert (await client.answer()).status == status
+            await until(lambda: bool(r.backend.records))
+            assert [lease.releases for lease in r.backend.leases] == [1] * tries
+
+    run(test())
+
+
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_a_child_that_dies_between_two_events_ends_the_stream_with_the_reason(
     version: str,

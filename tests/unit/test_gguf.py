@@ -66,6 +66,7 @@ def test_both_versions_and_byte_orders_are_read(tmp_path: Path, order: str, vers
         (1, maker.TYPE_Q8_0, "Q8_0"),  # a converter left "F16" standing
         (999, maker.TYPE_Q8_0, "Q8_0"),
         (None, maker.TYPE_F16, "F16"),
+        (10, maker.TYPE_Q4_0, "Q2_K"),  # rows too short for Q2_K: llama-quantize's stand-in
         (38, 39, "MXFP4"),
         (5000, 43, "TYPE_43"),  # a type that a newer llama.cpp may know
     ],

@@ -188,6 +188,11 @@ def _per_layer(values: Mapping[str, Scalar], key: str, layers: int | None) -> li
     return [count] * layers if count else []
 
 
+# What llama-quantize writes where a row is not a multiple of 256 values, as such types need:
+# SmolLM2-135M as Q2_K holds no Q2_K tensor at all (src/llama-quant.cpp, tensor_type_fallback).
+FALLBACK_TYPES = frozenset({"F16", "IQ4_NL", "Q4_0", "Q5_0", "Q5_1", "Q8_0"})
+
+
 def _quantization(raw: RawHeader) -> str | None:
     """The label of general.file_type, unless the tensors say that it is not so."""
     file_type = _count(raw.values, "general.file_type")
@@ -196,7 +201,10 @@ def _quantization(raw: RawHeader) -> str | None:
         return label
     if label and any(_family(name) == _family(label) for name in raw.elements_by_type):
         return label
-    return raw.elements_by_type.most_common(1)[0][0]
+    most = raw.elements_by_type.most_common(1)[0][0]
+    if label and ("_K" in label or label.startswith(("IQ", "TQ"))) and most in FALLBACK_TYPES:
+        return label
+    return most
 
 
 def _family(label: str) -> str:
