@@ -69,3 +69,15 @@ test('the memory estimate adds the cache for the context', () => {
   assert.equal(f.memoryEstimate({ size_bytes: 100, kv_bytes_per_token: 2 }, 10), 120);
   assert.equal(f.memoryEstimate({ size_bytes: 100, kv_bytes_per_token: null }, 10), 100);
 });
+
+test('beside its name, the model in use has a short state that does not repeat it', () => {
+  const say = (part, running = 0, model = { available: true }) => f.activeText(model, status(part), running);
+  assert.equal(say({ state: 'ready' }), 'Ready');
+  assert.equal(say({ state: 'loading' }), 'Loading…');
+  assert.equal(say({ state: 'ready', in_flight: 2 }, 2), 'Answering 2 requests');
+  assert.equal(say({ state: 'ready' }, 1), 'Ready', 'another model answers');
+  assert.equal(say({ state: 'waiting' }, 1), 'Loads when 1 request has ended');
+  assert.equal(say({ state: 'failed', error: { code: 'x', message: 'No memory.', remedy: '' } }), 'Failed: No memory.');
+  assert.equal(say({}), 'Loads on first request');
+  assert.equal(say({}, 0, { available: false }), 'File not reachable');
+});

@@ -177,6 +177,26 @@ export function statusView(model, status, nowS) {
 }
 
 /**
+ * The state of the model in use, for a place that shows its name already.
+ * @param {Pick<Model, 'available'>} model
+ * @param {ModelStatus} status
+ * @param {number} running requests that any model answers now
+ */
+export function activeText(model, status, running) {
+  switch (status.state) {
+    case 'waiting': return running ? `Loads when ${plural(running, 'request')} ${running === 1 ? 'has' : 'have'} ended` : 'Making room…';
+    case 'loading': return 'Loading…';
+    case 'backoff': return 'Ended; starting it again…';
+    case 'failed': return status.error ? `Failed: ${status.error.message}` : 'Failed';
+    default:
+  }
+  if (status.in_flight) return `Answering ${plural(status.in_flight, 'request')}`;
+  if (status.state === 'ready') return 'Ready';
+  if (status.state === 'stopping') return 'Unloading…';
+  return model.available ? 'Loads on first request' : 'File not reachable';
+}
+
+/**
  * Memory a model would take: weights plus an F16 KV cache. The engine's own figure, when it
  * has one, is better.
  * @param {Model} model

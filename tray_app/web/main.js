@@ -6,7 +6,7 @@ import { bridge } from './actions.js';
 import { restore } from './chat-state.js';
 import { REFETCH } from './reduce.js';
 import { go, listen, page, PAGES } from './router.js';
-import { inWindow, link, now, settings, snapshot, takeEvent, takeSnapshot } from './store.js';
+import { inWindow, link, now, snapshot, takeEvent, takeSnapshot, theme as wanted } from './store.js';
 import { JobStrip, LinkBar, ManualCopy, Notices, Sidebar, Toasts } from './components/chrome.js';
 import { Spinner } from './components/ui.js';
 import { ChatView } from './views/chat.js';
@@ -59,7 +59,7 @@ function followTheme() {
     setTheme(localStorage.getItem(THEME_KEY) ?? undefined); // before the first answer: no flash
   } catch { /* storage refused */ }
   effect(() => {
-    const theme = settings.value.ui?.theme;
+    const theme = wanted.value;
     if (!theme) return;
     setTheme(theme);
     try {

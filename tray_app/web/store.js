@@ -17,6 +17,10 @@ export const link = signal('connecting');
 export const stopping = signal(false);
 /** Whether the page runs in the app's window (native chooser, start at login). */
 export const inWindow = signal(false);
+/** A theme just picked, until the engine's settings say the same. @type {import('./html.js').Signal<string | null>} */
+export const themeWish = signal(null);
+/** The running job whose progress the page in view already shows. */
+export const jobInView = signal('');
 /** The page's clock, seconds; moves once a second while the page is visible. */
 export const now = signal(Date.now() / 1000);
 /** When this page saw a model begin to load, seconds. @type {Map<string, number>} */
@@ -46,6 +50,7 @@ export const lastRequest = slice('last_request', null);
 export const serverState = slice('server_state', 'stopped');
 export const statusText = slice('status_text', '');
 export const home = slice('home', '');
+export const theme = computed(() => themeWish.value ?? settings.value.ui?.theme);
 
 export const modelById = computed(() => new Map(models.value.map((m) => [m.id, m])));
 export const statusById = computed(() => new Map(statuses.value.map((s) => [s.model_id, s])));
@@ -68,6 +73,18 @@ function unloaded(id) {
 /** @param {string | null | undefined} id @returns {string} a name for people */
 export const nameOf = (id) => (id ? modelById.value.get(id)?.name ?? id : '');
 
+/**
+ * The engine's messages may begin with a model's id; people know its name.
+ * @param {string} text
+ */
+export function withName(text) {
+  const model = models.value.find((m) => text.startsWith(`${m.id} `));
+  if (!model) return text;
+  const alike = models.value.some((m) => m !== model && m.name === model.name);
+  const name = alike && model.quantization ? `${model.name} ${model.quantization}` : model.name;
+  return name + text.slice(model.id.length);
+}
+
 /** @param {ModelStatus[]} list */
 function watchLoading(list) {
   const loading = new Set(list.filter((s) => s.state === 'loading').map((s) => s.model_id));
@@ -81,6 +98,7 @@ export function takeSnapshot(fresh) {
   batch(() => {
     snapshot.value = mergeSnapshot(snapshot.value, fresh);
     stopping.value = false;
+    if (themeWish.value === fresh.settings?.ui?.theme) themeWish.value = null;
   });
 }
 

@@ -4,10 +4,13 @@
 import { html } from '../html.js';
 import { cancelJob, dismiss, manualCopy, pending, toasts } from '../actions.js';
 import { page, PAGES } from '../router.js';
-import { activeModel, jobs, link, notices, runningJobs, serverState, statusText, stopping } from '../store.js';
-import { bytes, clock, progressText } from '../format.js';
+import {
+  activeModel, gateway, jobInView, jobs, link, models, notices, runningJobs, runtime, serverState, statuses, statusOf, statusText,
+  stopping, withName,
+} from '../store.js';
+import { activeText, bytes, clock, progressText } from '../format.js';
 import { Icon } from './icons.js';
-import { Callout, Dot, IconButton, Modal, Progress, Spinner } from './ui.js';
+import { Callout, Dot, IconButton, Modal, Progress, Spinner, Words } from './ui.js';
 
 const TITLES = { models: 'Models', server: 'Server', chat: 'Chat', settings: 'Settings' };
 const TONES = { stopped: 'idle', starting: 'busy', ready: 'ok', busy: 'ok', error: 'bad' };
@@ -29,15 +32,27 @@ export function Sidebar() {
     </nav>`;
 }
 
+const LINKS = { connecting: 'Connecting…', lost: 'Not connected', expired: 'Not connected' };
+
+/** The second line: what the name above it is doing. */
+function shortStatus() {
+  const model = activeModel.value;
+  if (link.value !== 'open') return LINKS[link.value];
+  if (gateway.value?.state === 'blocked' || runtime.value?.state !== 'ready') return statusText.value;
+  if (!model) return models.value.length ? 'Pick one under Models' : statusText.value;
+  return activeText(model, statusOf(model.id), statuses.value.reduce((sum, s) => sum + s.in_flight, 0));
+}
+
 function SideStatus() {
-  const state = link.value === 'lost' ? 'stopped' : serverState.value;
+  const open = link.value === 'open';
   const model = activeModel.value;
   return html`
-    <a href="#/server" class="side-status" title=${statusText.value}>
-      <${Dot} tone=${TONES[state]} />
+    <a href="#/server" class="side-status" title=${open ? statusText.value : LINKS[link.value]}>
+      <${Dot} tone=${TONES[open ? serverState.value : 'stopped']} />
       <span class="side-status-text">
-        <span class="side-model">${model ? model.name : 'No model in use'}</span>
-        <span class="muted" role="status">${link.value === 'lost' ? 'Not connected' : statusText.value}</span>
+        <span class="side-model" title=${model?.id}>${model ? model.name : 'No model in use'}</span>
+        <span class="muted side-short" aria-hidden="true">${shortStatus()}</span>
+        <span class="only-read" role="status">${open ? statusText.value : LINKS[link.value]}</span>
       </span>
     </a>`;
 }
@@ -57,7 +72,7 @@ export function Notices() {
   return html`
     <div class="notices">
       ${notices.value.map((n) => html`
-        <${Callout} key=${n.code} tone=${tone[n.level] ?? 'info'} message=${n.message} remedy=${n.remedy} />`)}
+        <${Callout} key=${n.code} tone=${tone[n.level] ?? 'info'} message=${withName(n.message)} remedy=${n.remedy} />`)}
     </div>`;
 }
 
@@ -69,7 +84,7 @@ export function JobLine({ job }) {
   return html`
     <div class="job">
       <div class="job-words">
-        <span class="job-title">${job.title}</span>
+        <span class="job-title" title=${job.title}>${job.title}</span>
         <span class="job-step muted">${job.step}</span>
         <span class="job-count muted digits">${[count, rate, left].filter(Boolean).join(' · ')}</span>
       </div>
@@ -80,10 +95,11 @@ export function JobLine({ job }) {
 }
 
 export function JobStrip() {
-  if (!runningJobs.value.length) return null;
+  const list = runningJobs.value.filter((job) => job.id !== jobInView.value);
+  if (!list.length) return null;
   return html`
     <section class="job-strip" aria-label="Running tasks">
-      ${runningJobs.value.map((job) => html`<${JobLine} key=${job.id} job=${job} />`)}
+      ${list.map((job) => html`<${JobLine} key=${job.id} job=${job} />`)}
     </section>`;
 }
 
@@ -93,7 +109,7 @@ export function Toasts() {
       ${toasts.value.map((t) => html`
         <div key=${t.id} class="toast" data-tone=${t.tone} role=${t.tone === 'bad' ? 'alert' : undefined}>
           <${Icon} name=${t.tone === 'bad' ? 'warning' : 'check'} />
-          <div class="toast-text"><p>${t.message}</p>${t.remedy && html`<p class="muted">${t.remedy}</p>`}</div>
+          <div class="toast-text"><p><${Words} text=${t.message} /></p>${t.remedy && html`<p class="muted"><${Words} text=${t.remedy} /></p>`}</div>
           <${IconButton} icon="close" label="Dismiss" onClick=${() => dismiss(t.id)} />
         </div>`)}
     </div>`;

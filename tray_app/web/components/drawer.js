@@ -1,14 +1,14 @@
 // @ts-check
 /** A panel at the right edge: beside the page when there is room, above it when there is not. */
 
-import { html, useEffect, useRef } from '../html.js';
+import { html, useLayoutEffect, useRef } from '../html.js';
 import { IconButton } from './ui.js';
 
 /** @param {{title: string, sub?: any, onClose: () => void, children?: any}} props */
 export function Drawer({ title, sub, onClose, children }) {
   const head = useRef(/** @type {any} */ (null));
-  useEffect(() => { head.current.focus({ preventScroll: true }); }, []);
-  useEffect(() => {
+  useLayoutEffect(() => { head.current.focus({ preventScroll: true }); }, []);
+  useLayoutEffect(() => {
     /** @param {KeyboardEvent} event */
     const onKey = (event) => {
       if (event.key === 'Escape' && !event.defaultPrevented && !document.querySelector('dialog[open]')) onClose();

@@ -12,6 +12,7 @@ import { VirtualList } from './virtual-list.js';
 const LINE_HEIGHT = 20; // px; --log-line in tokens.css
 const POLL_MS = 1000;
 const AT_END_PX = 24;
+const TAB = ' '.repeat(8);
 
 /**
  * Reads a log from its tail on, about once a second while `follow` and the page is visible.
@@ -68,6 +69,7 @@ export function LogView({ name, rows = 16 }) {
     const needle = query.trim().toLowerCase();
     return needle ? lines.filter((line) => line.text.toLowerCase().includes(needle)) : lines;
   }, [lines, query]);
+  const columns = useMemo(() => shown.reduce((most, line) => Math.max(most, line.text.replaceAll('\t', TAB).length), 0), [shown]);
   useLayoutEffect(() => {
     if (follow && box.current) box.current.scrollTop = box.current.scrollHeight;
   }, [shown, follow]);
@@ -88,7 +90,8 @@ export function LogView({ name, rows = 16 }) {
       ${error ? html`<p class="muted log-box nothing-line">${error.message} ${error.remedy}</p>` : html`
         <${VirtualList} boxRef=${box} class="log-box" items=${shown} rowHeight=${LINE_HEIGHT} keyOf=${(/** @type {any} */ l) => l.id}
           box=${{ onScroll, tabIndex: 0, role: 'region', 'aria-label': `Log ${name}`, style: { height: `${rows * LINE_HEIGHT + 16}px` } }}
-          row=${(/** @type {any} */ line) => html`<div class="log-line" data-level=${line.level} title=${line.text.length > 120 ? line.text : undefined}>${line.text}</div>`} />`}
+          inner=${{ style: { width: `calc(${columns}ch + 2 * var(--space-3))` } }}
+          row=${(/** @type {any} */ line) => html`<div class="log-line" data-level=${line.level}>${line.text}</div>`} />`}
     </div>`;
 }
 

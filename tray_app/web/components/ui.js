@@ -52,6 +52,10 @@ export const Elapsed = ({ since }) => html`
 /** @param {{at: number | null | undefined}} props Unix seconds */
 export const Ago = ({ at }) => html`<span>${ago(at, now.value)}</span>`;
 
+/** Text in which an argument such as --ctx-size is not broken at its hyphens. @param {{text: string}} props */
+export const Words = ({ text }) => String(text ?? '').split(/(?<!\S)(["'`(]?-\S+)/)
+  .map((part, i) => (i % 2 ? html`<span key=${i} class="arg">${part}</span>` : part));
+
 /**
  * What went wrong and what helps, where it went wrong.
  * @param {{message: string, remedy?: string, tone?: 'bad' | 'warn' | 'info', children?: any}} props
@@ -59,7 +63,8 @@ export const Ago = ({ at }) => html`<span>${ago(at, now.value)}</span>`;
 export const Callout = ({ message, remedy, tone = 'bad', children }) => html`
   <div class="callout" data-tone=${tone} role=${tone === 'bad' ? 'alert' : 'status'}>
     <${Icon} name=${tone === 'info' ? 'info' : 'warning'} />
-    <div class="callout-text"><p>${message}</p>${remedy && html`<p class="muted">${remedy}</p>`}</div>
+    <div class="callout-text"><p><${Words} text=${message} /></p>
+      ${remedy && html`<p class="muted"><${Words} text=${remedy} /></p>`}</div>
     ${children && html`<div class="callout-actions">${children}</div>`}
   </div>`;
 
@@ -77,10 +82,12 @@ export const Card = ({ title, actions, class: extra = '', children }) => html`
     ${children}
   </section>`;
 
-/** @param {{text: string, label: string, copyText?: string}} props */
-export const CodeBlock = ({ text, label, copyText }) => html`
+/**
+ * @param {{text: string, label: string, copyText?: string, wrap?: boolean}} props `wrap`: one long line, not lines to keep
+ */
+export const CodeBlock = ({ text, label, copyText, wrap }) => html`
   <div class="code-block">
-    <pre tabIndex=${0} aria-label=${label}><code>${text}</code></pre>
+    <pre tabIndex=${0} aria-label=${label} data-wrap=${wrap}><code>${wrap ? html`<${Words} text=${text} />` : text}</code></pre>
     <${CopyButton} text=${copyText ?? text} label=${`Copy ${label}`} />
   </div>`;
 

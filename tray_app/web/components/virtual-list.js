@@ -57,7 +57,7 @@ export function VirtualList({ items, rowHeight, keyOf, row, keep = -1, boxRef, c
   return html`
     <div ref=${ref} class=${`virtual ${extra}`} ...${rest}
       onScroll=${(/** @type {Event} */ event) => { measure(); onScroll?.(event); }}>
-      <div ...${inner} class="virtual-inner" style=${{ height: `${items.length * rowHeight}px` }}>
+      <div ...${inner} class="virtual-inner" style=${{ ...inner.style, height: `${items.length * rowHeight}px` }}>
         ${shown.map((index) => html`
           <div key=${keyOf(items[index])} class="virtual-row" role="presentation"
             style=${{ height: `${rowHeight}px`, transform: `translateY(${index * rowHeight}px)` }}>

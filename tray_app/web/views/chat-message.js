@@ -4,7 +4,7 @@
 import { html } from '../html.js';
 import { editLast, regenerate, streaming, waitingText } from '../chat-state.js';
 import { gateway, nameOf } from '../store.js';
-import { duration, integer, speed } from '../format.js';
+import { duration, plural, speed } from '../format.js';
 import { Markdown } from '../components/markdown-view.js';
 import { Callout, CopyButton, IconButton, Spinner } from '../components/ui.js';
 
@@ -49,8 +49,8 @@ function Answer({ message, last }) {
 function Measured({ message }) {
   if (message.first_token_s == null) return null;
   const parts = [
-    speed(message.tokens_per_s),
-    message.tokens != null && `${integer(message.tokens)} tokens`,
+    message.tokens_per_s != null && speed(message.tokens_per_s),
+    message.tokens != null && plural(message.tokens, 'token'),
     `first token after ${duration(message.first_token_s)}`,
     message.end === 'stopped' && 'stopped',
     message.end === 'length' && 'ended at its length limit',

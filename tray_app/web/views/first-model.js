@@ -35,7 +35,7 @@ export function FirstModel({ openFolders }) {
         <li>
           <h3>Press “Use”</h3>
           <p>It then answers here under Chat, and every OpenAI client can reach it
-            at <code class="mono">${gateway.value?.base_url ?? ''}</code>.</p>
+            at <code class="mono nowrap">${gateway.value?.base_url ?? ''}</code>.</p>
         </li>
       </ol>
     </div>`;

@@ -100,5 +100,5 @@ export function CommandLine({ model }) {
     <h3>Command</h3>
     ${error
       ? html`<${Callout} tone="warn" message=${error.message} remedy=${error.remedy} />`
-      : html`<${CodeBlock} text=${text || ' '} label="command line" />`}`;
+      : html`<${CodeBlock} text=${text || ' '} label="command line" wrap />`}`;
 }

@@ -6,7 +6,7 @@ import { loadModel, pending, pinModel, unloadModel, useModel } from '../actions.
 import { activeId, settings, statusOf } from '../store.js';
 import { bytes, contextShort, DASH, integer, kindHint, parameters, quantizationHint } from '../format.js';
 import { AskSwitchNow, AskUnloadNow, ModelStateText } from '../components/model-state.js';
-import { Badge, IconButton } from '../components/ui.js';
+import { Badge, IconButton, Words } from '../components/ui.js';
 
 /** @typedef {import('../types.js').Model} Model */
 
@@ -20,12 +20,15 @@ export const Badges = ({ model }) => html`
   ${model.kind === 'chat' && html`<${Badge} title=${kindHint('chat')}>chat</${Badge}>`}
   ${model.mmproj_path && html`<${Badge} tone="accent" title="Reads images: a projector file lies beside it.">vision</${Badge}>`}`;
 
-/** @param {{model: Model}} props */
-function SubLine({ model }) {
+/** @param {{model: Model, open: boolean}} props `open`: the details beside the list tell the whole reason */
+function SubLine({ model, open }) {
   const { error, state } = statusOf(model.id);
   if (error && (state === 'failed' || state === 'backoff')) {
     const text = [error.message, error.remedy].filter(Boolean).join(' ');
-    return html`<span class="m-sub m-error" title=${text}>${text}</span>`;
+    if (open) {
+      return html`<span class="m-sub m-error is-short" title=${text}>${state === 'failed' && html`<span class="m-failed">Failed: </span>`}${error.message}</span>`;
+    }
+    return html`<span class="m-sub m-error" title=${text}><${Words} text=${text} /></span>`;
   }
   if (!model.available) {
     return html`<span class="m-sub" title=${model.path}>The drive or folder is missing: ${model.folder}</span>`;
@@ -61,7 +64,7 @@ export function ModelRow({ model, tabIndex, open, onOpen, onFocus }) {
         onClick=${() => { if (!active) useModel(model.id); }}></button>
       <div class="m-name">
         <div class="m-line"><span class="m-title" title=${model.name}>${model.name}</span><${Badges} model=${model} /></div>
-        <${SubLine} model=${model} />
+        <${SubLine} model=${model} open=${open} />
       </div>
       <span class="m-params digits">${parameters(model)}</span>
       <span class="m-quant" title=${quantizationHint(model.quantization)}>${model.quantization ?? DASH}</span>

@@ -1,9 +1,9 @@
 // @ts-check
 /** The llama.cpp build in use, and how to get one. */
 
-import { html, useState } from '../html.js';
+import { html, useEffect, useRef, useState } from '../html.js';
 import { buildRuntime, cancelJob, findRuntime, pending } from '../actions.js';
-import { jobs, runtime } from '../store.js';
+import { jobInView, jobs, runtime } from '../store.js';
 import { clock, progressText } from '../format.js';
 import { lastJob } from '../components/chrome.js';
 import { LogView } from '../components/log-viewer.js';
@@ -49,10 +49,20 @@ const RuntimeFacts = ({ active }) => html`
 /** @param {{job: import('../types.js').Job, running: boolean | null}} props */
 function Build({ job, running }) {
   const [open, setOpen] = useState(true);
+  const line = useRef(/** @type {any} */ (null));
+  useEffect(() => { // what is in view here need not stand in the strip below too
+    if (!running) return undefined;
+    const watch = new IntersectionObserver((seen) => { jobInView.value = seen[seen.length - 1].isIntersecting ? job.id : ''; }, { threshold: 1 });
+    watch.observe(line.current);
+    return () => {
+      watch.disconnect();
+      jobInView.value = '';
+    };
+  }, [job.id, running]);
   return html`
     <div class="build">
       ${running
-        ? html`<div class="build-line">
+        ? html`<div ref=${line} class="build-line">
             <span class="build-step">${job.step || job.title}</span>
             <span class="muted digits">${progressText(job.done, job.total, job.unit)}${job.eta_s != null && ` · ${clock(job.eta_s)} left`}</span>
             <button type="button" class="button small" disabled=${pending.value.has(`cancel_job:${job.id}`)}

@@ -7,7 +7,7 @@ import { activeModel, gateway, lastRequest, link, memory, modelById, nameOf, ser
 import { bytes, contextShort, plural } from '../format.js';
 import { LogCard } from '../components/log-viewer.js';
 import { ModelStateText } from '../components/model-state.js';
-import { Ago, Callout, Card, CodeBlock, CopyButton, Dot, PageHead, Spinner } from '../components/ui.js';
+import { Ago, Callout, Card, CodeBlock, CopyButton, Dot, PageHead, Spinner, Words } from '../components/ui.js';
 import { CommandLine } from './model-drawer.js';
 import { Requests } from './requests.js';
 import { RuntimeCard } from './runtime-card.js';
@@ -29,14 +29,17 @@ export const ServerView = () => html`
 function StatusCard() {
   const state = serverState.value;
   const door = gateway.value;
+  const open = link.value === 'open';
+  const tone = open ? TONES[state] : 'idle';
   return html`
-    <section class="card status-card" aria-label="Status" data-tone=${TONES[state]}>
-      <p class="status-word">${state === 'starting' ? html`<${Spinner} />` : html`<${Dot} tone=${TONES[state]} />`}
-        <span role="status">${link.value === 'lost' ? 'Not connected' : WORDS[state]}</span></p>
-      <p class="status-line">${statusText.value}</p>
-      ${door?.error && html`<${Callout} message=${door.error.message} remedy=${door.error.remedy} />`}
+    <section class="card status-card" aria-label="Status" data-tone=${tone}>
+      <p class="status-word">${open && state === 'starting' ? html`<${Spinner} />` : html`<${Dot} tone=${tone} />`}
+        <span role="status">${open ? WORDS[state] : 'Not connected'}</span></p>
+      <p class="status-line">${open ? html`<${Words} text=${statusText.value} />` : link.value === 'expired'
+        ? 'Open the window again from the tray icon.' : 'This page reconnects by itself when the engine answers.'}</p>
+      ${open && door?.error && html`<${Callout} message=${door.error.message} remedy=${door.error.remedy} />`}
       <div class="address"><span class="muted">Address</span>
-        <code class="mono">${door?.base_url}</code><${CopyButton} text=${door?.base_url ?? ''} label="Copy address" /></div>
+        <code class="mono" title=${door?.base_url}>${door?.base_url}</code><${CopyButton} text=${door?.base_url ?? ''} label="Copy address" /></div>
       <p class="muted digits">${plural(door?.requests_total ?? 0, 'request')} answered
         ${lastRequest.value && html`, the last one <${Ago} at=${lastRequest.value.started_at} />`}</p>
     </section>`;

@@ -3,7 +3,7 @@
 
 import { html, useEffect, useState } from '../html.js';
 import { attempt, bridge, run, toast, asCommandError } from '../actions.js';
-import { home, inWindow, memory, models, settings, snapshot } from '../store.js';
+import { home, inWindow, memory, models, settings, snapshot, theme, themeWish } from '../store.js';
 import { bytes } from '../format.js';
 import { Field, Segments, Select, Switch } from '../components/fields.js';
 import { Card, CopyButton, PageHead } from '../components/ui.js';
@@ -42,8 +42,8 @@ export function SettingsView() {
       <${PageHead} title="Settings" />
       <div class="page-scroll"><div class="settings">
         <${Card} title="Window">
-          <${Segments} label="Theme" name="theme" value=${ui.theme ?? 'system'}
-            options=${[['system', 'System'], ['light', 'Light'], ['dark', 'Dark']]} onChange=${(/** @type {string} */ v) => save('ui.theme', v)} />
+          <${Segments} label="Theme" name="theme" value=${theme.value ?? 'system'}
+            options=${[['system', 'System'], ['light', 'Light'], ['dark', 'Dark']]} onChange=${changeTheme} />
           <${Switch} label="Keep running in the tray when the window closes" checked=${ui.close_to_tray ?? true}
             onChange=${(/** @type {boolean} */ on) => save('ui.close_to_tray', on)} />
           <${Autostart} />
@@ -74,6 +74,20 @@ export function SettingsView() {
         <${About} />
       </div></div>
     </div>`;
+}
+
+const WISH_MS = 3000;
+
+/** Shown at once; taken back when the engine refuses, or when its settings never follow. @param {string} wish */
+async function changeTheme(wish) {
+  themeWish.value = wish;
+  const giveUp = () => { if (themeWish.value === wish) themeWish.value = null; };
+  const { ok } = await run('change_settings', { changes: { 'ui.theme': wish } }, 'ui.theme');
+  if (!ok) giveUp();
+  else {
+    toast('ok', 'Saved.');
+    setTimeout(giveUp, WISH_MS);
+  }
 }
 
 /** The system's own answer each time, never a stored one. Only in the app's window. */
