@@ -37,6 +37,8 @@ CHROMIUM_ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
+# SmolLM2 goes on for more than 600 tokens (6 s) with this; asked to count, it may end at once.
+LONG_PROMPT = "Write a very long story about a llama."
 # Chosen so that every wait ends early on an idle machine and late on a busy one.
 READY_S = 30.0
 GONE_S = 20.0
