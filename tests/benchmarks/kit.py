@@ -86,6 +86,7 @@ class Row:
     goal: float | None = None
     baseline: str = ""
     baseline_values: Sequence[float] = ()
+    ratio_goal: float | None = None  # at most this many times the baseline
 
 
 def table(title: str, rows: Sequence[Row]) -> None:
@@ -103,4 +104,7 @@ def table(title: str, rows: Sequence[Row]) -> None:
         if row.baseline_values:
             base = statistics.median(row.baseline_values)
             line += f"  {middle / base:.2f} x {row.baseline} ({base:.3f} {row.unit})"
+            if row.ratio_goal is not None:
+                verdict = "met" if middle / base <= row.ratio_goal else "MISSED"
+                line += f", goal {row.ratio_goal:.2f}: {verdict}"
         print(line)
