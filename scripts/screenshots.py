@@ -34,8 +34,6 @@ LIMIT_BYTES = 150_000
 FIRST = "HuggingFaceTB/SmolLM2-135M-Instruct-GGUF:Q4_1"
 SECOND = "second-herd/SmolLM2-135M-Small-GGUF:Q2_K"
 FIRST_NAME = "SmolLM2-135M-Instruct"
-GREEDY = ["--temp", "0"]
-QUESTION = "What is the capital of France?"
 # A picture shows what a user's machine would show, not where this one has its folders.
 USUAL = """([home, program, port]) => {
   const usual = (text) => text
@@ -78,7 +76,7 @@ def _server(page: Any, client: Client) -> None:
 
 def _chat(page: Any, client: Client) -> None:
     message = page.get_by_label("Message", exact=True)
-    message.fill(QUESTION)
+    message.fill(kit.SHORT_PROMPT)
     message.press("Enter")
     page.locator("article[aria-busy=false] .measured").wait_for(timeout=60_000)
     page.locator(".model-line").get_by_text("Ready").wait_for()
@@ -157,7 +155,7 @@ def draw_herd(folder: Path, choose: Choose) -> None:
     """A library of two models, one in use."""
     with kit.temporary_home() as (path, environ), kit.running_engine(path, environ) as client:
         # Greedy: the picture shows the same answer each time, and a small model's best one.
-        client.call("change_model_settings", model_id=FIRST, changes={"extra_args": GREEDY})
+        client.call("change_model_settings", model_id=FIRST, changes=kit.GREEDY)
         client.call("switch_model", model_id=SECOND)
         kit.wait_ready(client, SECOND)
         client.call("switch_model", model_id=FIRST)

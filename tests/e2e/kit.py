@@ -37,6 +37,9 @@ CHROMIUM_ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
+# With these SmolLM2 answers the same 106 tokens each time; sampled, it may ramble to the limit.
+GREEDY = {"extra_args": ["--temp", "0"]}
+SHORT_PROMPT = "Name three uses of wool."
 # SmolLM2 goes on for more than 600 tokens (6 s) with this; asked to count, it may end at once.
 LONG_PROMPT = "Write a very long story about a llama."
 # Chosen so that every wait ends early on an idle machine and late on a busy one.

@@ -183,11 +183,12 @@ def test_the_server_page_shows_address_command_and_a_live_log(opened: Opened) ->
 
 def test_the_chat_streams_an_answer_and_tells_its_speed(opened: Opened) -> None:
     page = opened.page
+    opened.client.call("change_model_settings", model_id=FIRST, changes=kit.GREEDY)
     opened.use(FIRST_NAME)
     page.get_by_role("link", name="Chat").click()
     message = page.get_by_label("Message", exact=True)
     expect(message).to_be_focused()
-    message.fill("Say hello in five words.")
+    message.fill(kit.SHORT_PROMPT)
     message.press("Enter")
     answer = page.get_by_role("article", name=f"Answer of {FIRST_NAME}")
     expect(answer).to_have_attribute("aria-busy", "false", timeout=LOADED_MS)

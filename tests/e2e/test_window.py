@@ -117,12 +117,13 @@ def test_commands_of_the_window_go_through_the_bridge(qt: QtWindow, engine: Clie
 
 
 def test_the_chat_streams_in_the_window(qt: QtWindow, engine: Client) -> None:
+    engine.call("change_model_settings", model_id=FIRST, changes=kit.GREEDY)
     engine.call("switch_model", model_id=FIRST)
     kit.wait_ready(engine, FIRST)
     page = qt.page
     page.get_by_role("link", name="Chat").click()
     message = page.get_by_label("Message", exact=True)
-    message.fill("Say hello in five words.")
+    message.fill(kit.SHORT_PROMPT)
     message.press("Enter")
     answer = page.get_by_role("article", name=f"Answer of {FIRST_NAME}")
     expect(answer).to_have_attribute("aria-busy", "false", timeout=LOADED_MS)
