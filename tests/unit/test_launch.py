@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.unit.engine_kit import model
+from tray_app.engine import launch
 from tray_app.engine.launch import Endpoint, Placement, arguments, command_text, context_wished
 from tray_app.engine.planner import log_name
 from tray_app.engine.settings import ModelSettings
@@ -116,3 +117,12 @@ def test_a_log_name_is_safe_and_tells_models_apart(name: str) -> None:
 def test_specs_are_frozen() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         Placement(1).context_length = 2  # type: ignore[misc]
+
+
+def test_an_idle_thread_of_a_model_soon_lets_others_work() -> None:
+    assert launch.environment({"PATH": "/bin"}) == {"GOMP_SPINCOUNT": launch.SPIN_COUNT}
+
+
+@pytest.mark.parametrize("variable", ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"])
+def test_the_users_own_word_on_waiting_threads_holds(variable: str) -> None:
+    assert launch.environment({variable: "passive"}) == {}

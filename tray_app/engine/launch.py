@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +76,19 @@ def arguments(
     words += ["--slot-save-path", str(slot_folder), "--cache-ram", str(prompt_cache_mib)]
     words += ["--cors-origins", "localhost", "--metrics", "--offline"]
     return (*words, *settings.extra_args)
+
+
+# How often an idle thread of llama.cpp's OpenMP team looks again before it sleeps. By default
+# that is 300,000 times, for as long as another process has its core. Measured on 2 cores, two
+# models answering at once: 18 + 18 tokens/s by default, 68 + 65 with this; one alone: 165 either
+# way. The variables are GCC's (libgomp manual); other OpenMP libraries ignore them.
+SPIN_COUNT = "400"
+_WAIT_VARIABLES = frozenset({"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"})
+
+
+def environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """What is added to a llama-server's environment; nothing where the user has set it."""
+    return {} if _WAIT_VARIABLES & environ.keys() else {"GOMP_SPINCOUNT": SPIN_COUNT}
 
 
 def command_text(argv: tuple[str, ...]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 import socket
 import sys
 import time
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import launch
 from .child_registry import ChildRegistry
 from .errors import ErrorView
 from .faults import Fault, read_fault
@@ -69,7 +71,7 @@ class ServerChild:
         self.ended: asyncio.Future[Ended] = self._loop.create_future()
         self._log_start = log_path.stat().st_size if log_path.exists() else 0
         self.process = ChildProcess(
-            LaunchSpec(argv=argv, log_path=log_path),
+            LaunchSpec(argv=argv, env=launch.environment(os.environ), log_path=log_path),
             on_exit=self._exited,
             registry=registry,
             kind="llama-server",
