@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import runtime_store
+from . import build, runtime_store
 from .build import Parts, obtain_runtime, restore
 from .errors import BadRequest, Cancelled, EngineError, ErrorView, RuntimeMissing
 from .events import Event, RuntimeChanged
+from .home import Home, cache_folder
 from .jobs import JobContext
 from .process import ChildRegistry
 from .recipe import Recipe, cache_key, host_recipe
@@ -295,3 +296,18 @@ def _demanded_view(candidate: _Candidate, exc: Exception) -> ErrorView:
         f"The llama-server named in the {where} cannot be used. {exc}",
         "Correct that path, or clear it to let one be found.",
     ).view()
+
+
+def main() -> int:
+    """For `make run`: the llama.cpp that is there, or a fresh build; prints its path."""
+    home = Home.default()
+    home.create()
+    found = Runtimes(home.runtimes, cache_folder(), lambda _: None).find().active
+    if found is None:
+        return build.main()
+    sys.stdout.write(f"{found.server_path}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
