@@ -19,9 +19,9 @@ from pathlib import Path
 import filelock
 import pytest
 
-from tray_app.engine.build import Terminal, ensure_runtime
 from tray_app.engine.errors import EngineError
 from tray_app.engine.home import cache_folder
+from tray_app.engine.runtime.build import Terminal, ensure_runtime
 
 # SmolLM2-135M-Instruct (Apache-2.0, with a chat template) as a Python package carries it:
 # the smallest real instruct model that a package registry serves.

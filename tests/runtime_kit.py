@@ -9,11 +9,11 @@ import tarfile
 import threading
 from pathlib import Path
 
-from tray_app.engine.build import Parts
 from tray_app.engine.errors import Cancelled
 from tray_app.engine.fetch import RemoteFile
-from tray_app.engine.recipe import PROGRAMS, Recipe, Source
-from tray_app.engine.runtime_probe import FEATURES
+from tray_app.engine.runtime.build import Parts
+from tray_app.engine.runtime.probe import FEATURES
+from tray_app.engine.runtime.recipe import PROGRAMS, Recipe, Source
 
 HELP = "\n".join(
     ["--host HOST  addresses, or UNIX socket paths", *(name for name, _ in FEATURES[1:])]

@@ -98,7 +98,8 @@ def test_a_face_reaches_the_engine_only_through_the_control_api() -> None:
 
 def test_the_engine_is_used_by_its_front_door() -> None:
     outside = [path for path in MODULES if path not in ENGINE_MODULES]
-    inner = [f"tray_app.engine.{path.stem}" for path in ENGINE_MODULES if path.stem != "__init__"]
+    own = [path.relative_to(APP).with_suffix("") for path in ENGINE_MODULES]
+    inner = [f"tray_app.{'.'.join(path.parts)}" for path in own if path.stem != "__init__"]
     # The error family and the values are the language both sides speak.
     shared = ("tray_app.engine.errors", "tray_app.engine.values")
     assert broken(outside, *inner, apart_from=shared) == []

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 
 from tests.runtime_kit import Follower
-from tray_app.engine import runtime_store
-from tray_app.engine.build import Parts, obtain_runtime
 from tray_app.engine.errors import DownloadFailed
 from tray_app.engine.fetch import RemoteFile
 from tray_app.engine.fit import Fits, estimate
 from tray_app.engine.home import cache_folder
-from tray_app.engine.recipe import PROGRAMS, Source, cache_key, host_recipe
-from tray_app.engine.runtime_probe import probe
-from tray_app.engine.runtimes import Runtimes, tool_of
+from tray_app.engine.runtime import store
+from tray_app.engine.runtime.build import Parts, obtain_runtime
+from tray_app.engine.runtime.choice import Runtimes, tool_of
+from tray_app.engine.runtime.probe import probe
+from tray_app.engine.runtime.recipe import PROGRAMS, Source, cache_key, host_recipe
 from tray_app.engine.state import StateDb
 from tray_app.engine.values import Model, Runtime, RuntimeState
 
@@ -58,9 +58,9 @@ def test_a_real_llama_server_offers_all_we_use(llama_server: Path) -> None:
 def test_the_built_runtime_is_complete_and_moves_with_its_folder(tmp_path: Path) -> None:
     cached = cached_runtime()
     target = tmp_path / "moved" / "runtime"
-    runtime_store.copy_in_place(cached, target)
+    store.copy_in_place(cached, target)
     runtimes = Runtimes(tmp_path / "rt", tmp_path / "none", lambda event: None)
-    runtime = runtimes.use(target / runtime_store.SERVER)
+    runtime = runtimes.use(target / store.SERVER)
     assert all(tool_of(runtime, name) for name in PROGRAMS)
     assert runtime.build == host_recipe().source.build
     if shutil.which("ldd"):
@@ -76,7 +76,7 @@ def test_a_new_home_finds_the_cached_runtime_in_seconds_and_without_a_network(
 ) -> None:
     cached = cached_runtime()
     cache = tmp_path / "cache"
-    runtime_store.copy_in_place(cached, cache / "runtimes" / cached.name)
+    store.copy_in_place(cached, cache / "runtimes" / cached.name)
 
     def no_network(source: Source) -> RemoteFile:
         raise DownloadFailed("no network", "")
@@ -84,7 +84,7 @@ def test_a_new_home_finds_the_cached_runtime_in_seconds_and_without_a_network(
     folder = obtain_runtime(
         host_recipe(), tmp_path / "rt", cache, Follower(), Parts(locate=no_network)
     )
-    assert runtime_store.verified(folder, cached.name)
+    assert store.verified(folder, cached.name)
     found = Runtimes(tmp_path / "rt", tmp_path / "none", lambda event: None, environ={}).find()
     assert found.state is RuntimeState.READY
     assert found.active is not None
@@ -94,7 +94,7 @@ def test_a_new_home_finds_the_cached_runtime_in_seconds_and_without_a_network(
 def cached_runtime() -> Path:
     key = cache_key(host_recipe())
     folder = cache_folder() / "runtimes" / key
-    if runtime_store.verified(folder, key) is None:
+    if store.verified(folder, key) is None:
         pytest.skip("the runtime of this session is not one that we built into the cache")
     return folder
 

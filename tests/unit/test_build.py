@@ -21,14 +21,14 @@ from tests.runtime_kit import (
     local_parts,
     tiny_project,
 )
-from tray_app.engine import build, runtime_store, toolchain
-from tray_app.engine.build import obtain_runtime, parallel_jobs, read_count
 from tray_app.engine.errors import Cancelled, NotEnoughDisk, RuntimeBuildFailed
 from tray_app.engine.process_tree import is_running
-from tray_app.engine.recipe import cache_key, host_recipe
-from tray_app.engine.runtime_probe import probe
-from tray_app.engine.source_archive import unpack
-from tray_app.engine.toolchain import find_package_manager, find_toolchain
+from tray_app.engine.runtime import build, store, toolchain
+from tray_app.engine.runtime.archive import unpack
+from tray_app.engine.runtime.build import obtain_runtime, parallel_jobs, read_count
+from tray_app.engine.runtime.probe import probe
+from tray_app.engine.runtime.recipe import cache_key, host_recipe
+from tray_app.engine.runtime.toolchain import find_package_manager, find_toolchain
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="uses sh and a POSIX toolchain")
 
@@ -198,7 +198,7 @@ def test_a_runtime_is_built_proven_sealed_and_kept_in_the_cache(tmp_path: Path) 
     assert (folder / "LICENSE").read_text() == "free"
     key = cache_key(recipe)
     for place in (folder, cache / "runtimes" / key):
-        manifest = runtime_store.verified(place, key)
+        manifest = store.verified(place, key)
         assert manifest is not None
         assert (manifest.build, manifest.backend) == (BUILD, "cpu")
     steps = [told[3] for told in reporter.told if told[3]]
@@ -224,7 +224,7 @@ def test_the_second_time_it_comes_from_the_cache(tmp_path: Path) -> None:
     reporter = Follower()
     folder = obtain_runtime(recipe, tmp_path / "two", cache, reporter, local_parts(tmp_path))
     assert [told[3] for told in reporter.told] == ["Looking in the cache"]
-    assert runtime_store.verified(folder, cache_key(recipe))
+    assert store.verified(folder, cache_key(recipe))
 
 
 @posix_only
@@ -236,7 +236,7 @@ def test_a_changed_cache_is_not_trusted(tmp_path: Path) -> None:
     reporter = Follower()
     obtain_runtime(recipe, tmp_path / "two", cache, reporter, local_parts(tmp_path))
     assert "Compiling" in [told[3] for told in reporter.told]
-    assert runtime_store.verified(server.parent, cache_key(recipe)), "and it is made good"
+    assert store.verified(server.parent, cache_key(recipe)), "and it is made good"
 
 
 @posix_only
@@ -247,12 +247,12 @@ def test_an_extra_or_missing_file_breaks_the_seal(tmp_path: Path) -> None:
     )
     extra = folder / "libevil.so"
     extra.touch()
-    assert runtime_store.verified(folder) is None
+    assert store.verified(folder) is None
     extra.unlink()
-    assert runtime_store.verified(folder) is not None
-    assert runtime_store.verified(folder, "another key") is None
+    assert store.verified(folder) is not None
+    assert store.verified(folder, "another key") is None
     (folder / "LICENSE").unlink()
-    assert runtime_store.verified(folder) is None
+    assert store.verified(folder) is None
 
 
 @posix_only
@@ -261,16 +261,16 @@ def test_a_cache_that_cannot_be_written_is_no_failure(
 ) -> None:
     recipe, cache = tiny_project(tmp_path), tmp_path / "cache"
     (cache / "runtimes").mkdir(parents=True)
-    real = runtime_store.shutil.copytree
+    real = store.shutil.copytree
 
     def full(source: Path, target: Path) -> None:
         if cache in Path(target).parents:
             raise OSError(28, "No space left on device")
         real(source, target)
 
-    monkeypatch.setattr(runtime_store.shutil, "copytree", full)
+    monkeypatch.setattr(store.shutil, "copytree", full)
     folder = obtain_runtime(recipe, tmp_path / "rt", cache, Follower(), local_parts(tmp_path))
-    assert runtime_store.verified(folder)
+    assert store.verified(folder)
     assert working_folder_is_clean(cache / "runtimes")
 
 

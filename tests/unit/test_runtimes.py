@@ -18,12 +18,12 @@ from tests.runtime_kit import (
     scripted_server,
     tiny_project,
 )
-from tray_app.engine.build import obtain_runtime
 from tray_app.engine.errors import BadRequest, RuntimeMissing
 from tray_app.engine.events import Event, RuntimeChanged
 from tray_app.engine.jobs import JobContext, JobRunner
-from tray_app.engine.runtime_probe import ProbeCache, ask, probe
-from tray_app.engine.runtimes import ALLOWED, VARIABLE, Runtimes, tool_of
+from tray_app.engine.runtime.build import obtain_runtime
+from tray_app.engine.runtime.choice import ALLOWED, VARIABLE, Runtimes, tool_of
+from tray_app.engine.runtime.probe import ProbeCache, ask, probe
 from tray_app.engine.state import StateDb
 from tray_app.engine.values import JobState, RuntimeState
 
@@ -59,7 +59,7 @@ class Machine:
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     # This machine may have a llama-server of its own in the system's folders.
-    from tray_app.engine import runtimes
+    from tray_app.engine.runtime import choice as runtimes
 
     real = runtimes.usual_folders
     monkeypatch.setattr(

@@ -41,7 +41,7 @@ from .library import Library
 from .logs import cut_large_logs
 from .planner import Planner
 from .residency import Residency
-from .runtime_service import RuntimeService
+from .runtime.service import RuntimeService
 from .settings import ServerSettings, Settings, SettingsStore, plain_table
 from .state import StateDb
 from .values import (

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from . import memory
 from .errors import EngineError
-from .runtime_probe import ask
-from .runtimes import tool_of
+from .runtime.choice import tool_of
+from .runtime.probe import ask
 from .state import StateDb
 from .values import Model, Runtime
 

@@ -7,8 +7,8 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import RuntimeMissing
-from .process import ChildProcess, LaunchSpec, exit_text
+from tray_app.engine.errors import RuntimeMissing
+from tray_app.engine.process import ChildProcess, LaunchSpec, exit_text
 
 PROBE_TIMEOUT_S = 30.0  # the first start of a CUDA build on a cold disk takes many seconds
 MAX_LINES = 4000  # --help of b11434 has 736

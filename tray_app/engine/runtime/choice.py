@@ -12,17 +12,18 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import build, runtime_store
+from tray_app.engine.errors import BadRequest, Cancelled, EngineError, ErrorView, RuntimeMissing
+from tray_app.engine.events import Event, RuntimeChanged
+from tray_app.engine.home import Home, cache_folder
+from tray_app.engine.jobs import JobContext
+from tray_app.engine.process import ChildRegistry
+from tray_app.engine.values import LeftOut, Runtime, RuntimeState, RuntimeStatus
+
+from . import build, store
 from .build import Parts, obtain_runtime, restore
-from .errors import BadRequest, Cancelled, EngineError, ErrorView, RuntimeMissing
-from .events import Event, RuntimeChanged
-from .home import Home, cache_folder
-from .jobs import JobContext
-from .process import ChildRegistry
+from .probe import Probe, ProbeCache
 from .recipe import Recipe, cache_key, host_recipe
-from .runtime_probe import Probe, ProbeCache
-from .runtime_store import SERVER
-from .values import LeftOut, Runtime, RuntimeState, RuntimeStatus
+from .store import SERVER
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +195,7 @@ class Runtimes:
         """Ours, the newest build first. A folder whose files changed is not used."""
         found = []
         for path in self._folder.glob("*/manifest.json"):
-            manifest = runtime_store.verified(path.parent)
+            manifest = store.verified(path.parent)
             if manifest is not None:
                 found.append((manifest.build or 0, path.parent, manifest.backend))
         for _, folder, backend in sorted(found, reverse=True):

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .checksum import file_sha256
-from .home import write_atomically
+from tray_app.engine.checksum import file_sha256
+from tray_app.engine.home import write_atomically
 
 MANIFEST = "manifest.json"
 FORMAT = 1

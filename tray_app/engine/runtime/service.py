@@ -7,17 +7,18 @@ import os
 import threading
 from typing import TYPE_CHECKING
 
-from .events import Event, RuntimeChanged
-from .fit import Fits
-from .home import cache_folder
-from .jobs import JobContext
-from .launch import Placement, context_wished
-from .runtimes import VARIABLE, Runtimes
-from .settings import ModelSettings
-from .values import Job, Model, Runtime, RuntimeState, RuntimeStatus
+from tray_app.engine.events import Event, RuntimeChanged
+from tray_app.engine.fit import Fits
+from tray_app.engine.home import cache_folder
+from tray_app.engine.jobs import JobContext
+from tray_app.engine.launch import Placement, context_wished
+from tray_app.engine.settings import ModelSettings
+from tray_app.engine.values import Job, Model, Runtime, RuntimeState, RuntimeStatus
+
+from .choice import VARIABLE, Runtimes
 
 if TYPE_CHECKING:
-    from .core import Engine
+    from tray_app.engine.core import Engine
 
 BUILD_JOB = "build_runtime"
 BUILD_LOG = "build-runtime.log"

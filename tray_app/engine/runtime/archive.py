@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from .errors import RuntimeBuildFailed
+from tray_app.engine.errors import RuntimeBuildFailed
 
 MAX_MEMBERS = 50_000  # llama.cpp b11434 has 4,104
 MAX_TOTAL_BYTES = 1 << 30  # and 176 MB

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import RuntimeBuildFailed
+from tray_app.engine.errors import RuntimeBuildFailed
 
 TRY_TIMEOUT_S = 20.0
 NEEDS = ("cmake", "ninja", "compiler")

@@ -1,0 +1,1 @@
+"""llama.cpp itself: acquired, built, proven, chosen, rolled back. `service` is the way in."""
