@@ -263,10 +263,10 @@ def test_a_cache_that_cannot_be_written_is_no_failure(
     (cache / "runtimes").mkdir(parents=True)
     real = store.shutil.copytree
 
-    def full(source: Path, target: Path) -> None:
+    def full(source: Path, target: Path, **more: bool) -> None:
         if cache in Path(target).parents:
             raise OSError(28, "No space left on device")
-        real(source, target)
+        real(source, target, **more)
 
     monkeypatch.setattr(store.shutil, "copytree", full)
     folder = obtain_runtime(recipe, tmp_path / "rt", cache, Follower(), local_parts(tmp_path))

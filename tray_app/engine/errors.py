@@ -15,6 +15,7 @@
     ├── BadGguf
     ├── RuntimeMissing        no llama.cpp that offers what we use
     ├── RuntimeBuildFailed
+    ├── RuntimeRejected       a llama.cpp that was tried and may not be used
     ├── DownloadFailed
     ├── PortTaken
     ├── AlreadyRunning
@@ -107,6 +108,10 @@ class RuntimeMissing(EngineError):
 
 class RuntimeBuildFailed(EngineError):
     code = "runtime_build_failed"
+
+
+class RuntimeRejected(EngineError):
+    code = "runtime_rejected"
 
 
 class DownloadFailed(EngineError):

@@ -14,6 +14,58 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ErrorView
+from .runtime.values import (
+    BACKENDS,
+    Asset,
+    Gpu,
+    Hardware,
+    Offload,
+    Prebuilt,
+    Proof,
+    Rejected,
+    Release,
+    RolledBack,
+    Rung,
+    Runtime,
+    RuntimeState,
+    RuntimeStatus,
+    Update,
+)
+
+__all__ = [
+    "BACKENDS",
+    "Asset",
+    "Folder",
+    "FolderState",
+    "GatewayState",
+    "GatewayStatus",
+    "Gpu",
+    "Hardware",
+    "Job",
+    "JobState",
+    "LeftOut",
+    "Memory",
+    "Model",
+    "ModelKind",
+    "ModelState",
+    "ModelStatus",
+    "Notice",
+    "Offload",
+    "Prebuilt",
+    "Proof",
+    "Rejected",
+    "Release",
+    "RequestRecord",
+    "RolledBack",
+    "Rung",
+    "Runtime",
+    "RuntimeState",
+    "RuntimeStatus",
+    "ServerState",
+    "Snapshot",
+    "Update",
+    "to_json",
+]
 
 
 class ModelState(StrEnum):
@@ -36,16 +88,6 @@ class ServerState(StrEnum):
     READY = "ready"
     BUSY = "busy"
     ERROR = "error"
-
-
-class RuntimeState(StrEnum):
-    """Whether a llama.cpp build is there to use."""
-
-    SEARCHING = "searching"
-    MISSING = "missing"
-    BUILDING = "building"
-    READY = "ready"
-    FAILED = "failed"
 
 
 class GatewayState(StrEnum):
@@ -147,32 +189,10 @@ class ModelStatus:
     load_s: float | None = None  # how long the last load took
     memory_bytes: int | None = None  # estimate of weights + KV cache + compute
     context_length: int | None = None  # tokens it really runs with
+    runtime_id: str | None = None  # the llama.cpp it runs on
+    offload: Offload | None = None  # None: not told, as builds without a GPU do
     retry_at: float | None = None  # in BACKOFF
     error: ErrorView | None = None  # why it failed, or last died
-
-
-@dataclass(frozen=True, slots=True)
-class Runtime:
-    """One build of llama.cpp."""
-
-    id: str  # e.g. "b11434-cpu"
-    build: int | None
-    backend: str  # "cpu", "cuda", "metal", ...
-    server_path: Path
-    origin: str  # "settings", "built", "path", "folder"
-    version_text: str
-    devices: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class RuntimeStatus:
-    """The active runtime and what is being done to get one."""
-
-    state: RuntimeState = RuntimeState.SEARCHING
-    active: Runtime | None = None
-    job_id: str | None = None  # the build in progress
-    error: ErrorView | None = None
-    rejected: tuple[LeftOut, ...] = ()  # llama-servers that were found and are of no use
 
 
 @dataclass(frozen=True, slots=True)

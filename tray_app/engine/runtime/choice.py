@@ -17,7 +17,7 @@ from tray_app.engine.events import Event, RuntimeChanged
 from tray_app.engine.home import Home, cache_folder
 from tray_app.engine.jobs import JobContext
 from tray_app.engine.process import ChildRegistry
-from tray_app.engine.values import LeftOut, Runtime, RuntimeState, RuntimeStatus
+from tray_app.engine.values import Rejected, Runtime, RuntimeState, RuntimeStatus
 
 from . import build, store
 from .build import Parts, obtain_runtime, restore
@@ -154,13 +154,13 @@ class Runtimes:
 
     def _search(self, failure: ErrorView | None = None) -> RuntimeStatus:
         """Look through all candidates; `failure` is told when none is good."""
-        rejected: list[LeftOut] = []
+        rejected: list[Rejected] = []
         for candidate in self._candidates():
             try:
                 runtime = self._examine(candidate)
             except (EngineError, OSError) as exc:
                 log.info("a llama-server was rejected: %s", exc)
-                rejected.append(LeftOut(candidate.path, str(exc)))
+                rejected.append(Rejected(candidate.path, str(exc)))
                 if candidate.demanded:
                     return self._settle(None, _demanded_view(candidate, exc), rejected)
                 continue
@@ -225,7 +225,7 @@ class Runtimes:
         )
 
     def _settle(
-        self, runtime: Runtime | None, error: ErrorView | None, rejected: list[LeftOut]
+        self, runtime: Runtime | None, error: ErrorView | None, rejected: list[Rejected]
     ) -> RuntimeStatus:
         """A search has ended."""
         state = RuntimeState.READY
@@ -240,7 +240,7 @@ class Runtimes:
         *,
         job_id: str | None = None,
         error: ErrorView | None = None,
-        rejected: tuple[LeftOut, ...] = (),
+        rejected: tuple[Rejected, ...] = (),
     ) -> RuntimeStatus:
         """The only place where the status changes, and where that is told."""
         with self._lock:

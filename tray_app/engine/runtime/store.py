@@ -6,7 +6,8 @@ import json
 import os
 import secrets
 import shutil
-from dataclasses import asdict, dataclass
+import time
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,42 @@ class Manifest:
     runtime_id: str
     build: int | None
     backend: str
-    key: str  # recipe.cache_key
+    key: str  # recipe.cache_key of a build, the archive's sha256 of a download
     version_text: str
-    files: dict[str, str]  # name -> sha256, without the manifest itself
+    files: dict[str, str]  # name below the folder, with "/" -> sha256; without the manifest
+    links: dict[str, str] = field(default_factory=dict)  # name -> the name beside it it stands for
+    origin: str = "built"  # or "downloaded"
+    made_from: str = ""  # the provenance in one line: archive, tag, options
+    installed_at: float = 0.0
+    size_bytes: int = 0
 
 
 def seal(
-    folder: Path, *, runtime_id: str, build: int | None, backend: str, key: str, version_text: str
+    folder: Path,
+    *,
+    runtime_id: str,
+    build: int | None,
+    backend: str,
+    key: str,
+    version_text: str,
+    origin: str = "built",
+    made_from: str = "",
 ) -> Manifest:
     """Hash every file of `folder` and write its manifest. Raises OSError."""
-    files = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
-    manifest = Manifest(runtime_id, build, backend, key, version_text, files)
+    found = _contents(folder)
+    manifest = Manifest(
+        runtime_id=runtime_id,
+        build=build,
+        backend=backend,
+        key=key,
+        version_text=version_text,
+        files={name: file_sha256(path) for name, path in found.items() if not path.is_symlink()},
+        links={name: os.readlink(path) for name, path in found.items() if path.is_symlink()},
+        origin=origin,
+        made_from=made_from,
+        installed_at=time.time(),
+        size_bytes=sum(path.lstat().st_size for path in found.values()),
+    )
     data = json.dumps({"format": FORMAT, **asdict(manifest)}, indent=1)
     write_atomically(folder / MANIFEST, data.encode(), mode=0o644)
     return manifest
@@ -58,13 +84,27 @@ def verified(folder: Path, key: str | None = None) -> Manifest | None:
     if manifest is None or (key is not None and manifest.key != key):
         return None
     try:
-        names = {path.name for path in folder.iterdir() if path.is_file()}
-        if names != {*manifest.files, MANIFEST} or SERVER not in names:
+        found = _contents(folder)
+        links = {name: os.readlink(path) for name, path in found.items() if path.is_symlink()}
+        if links != manifest.links or found.keys() - links.keys() != manifest.files.keys():
             return None
-        right = all(file_sha256(folder / n) == digest for n, digest in manifest.files.items())
+        if SERVER not in found:
+            return None
+        right = all(file_sha256(found[n]) == digest for n, digest in manifest.files.items())
     except OSError:
         return None
     return manifest if right else None
+
+
+def _contents(folder: Path) -> dict[str, Path]:
+    """Every file and link of `folder` and below, by name; what running leaves there is no part."""
+    return {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if (path.is_symlink() or path.is_file())
+        and path.name != MANIFEST
+        and "__pycache__" not in path.parts
+    }
 
 
 def new_staging(folder: Path) -> Path:
@@ -93,7 +133,7 @@ def copy_in_place(source: Path, target: Path) -> None:
     staging = new_staging(target.parent)
     try:
         staged = staging / "runtime"
-        shutil.copytree(source, staged)
+        shutil.copytree(source, staged, symlinks=True)
         put_in_place(staged, target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
