@@ -37,6 +37,7 @@ class Gpu:
     compute_capability: str | None = None  # NVIDIA, "8.9"
     gfx_target: str | None = None  # AMD, "gfx1100"
     bus_id: str | None = None  # PCI, "0000:01:00.0"
+    vulkan: bool | None = None  # a Vulkan driver shows it
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class Hardware:
     vulkan: str | None = None  # version of the Vulkan loader
     level_zero: bool | None = None  # Intel's compute runtime, which SYCL needs
     opencl: bool | None = None
+    kfd: bool | None = None  # this user may open /dev/kfd, which ROCm needs; None: it is not there
     problems: tuple[str, ...] = ()  # what could not be read, in plain words
     read_at: float = 0.0
 
@@ -205,4 +207,5 @@ class RuntimeStatus:
     rolled_back: RolledBack | None = None
     hardware: Hardware | None = None
     ladder: tuple[Rung, ...] = ()
+    stepped_down: tuple[str, ...] = ()  # backends that were tried in vain for the active one, why
     update: Update | None = None
