@@ -12,6 +12,7 @@ import os
 import queue
 import random
 import shutil
+import socket
 import ssl
 import threading
 import time
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 CHUNK_BYTES = 256 * 1024
 DISK_MARGIN_BYTES = 64 * 1024 * 1024
 RETRY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+REMEDY = "Check the connection and the proxy settings, then retry."
 CA_VARIABLES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
@@ -77,18 +79,19 @@ def fetch_file(
     progress: Callable[[int, int | None], None] = lambda done, total: None,
     cancel: threading.Event | None = None,
     policy: RetryPolicy | None = None,
+    remedy: str = REMEDY,
 ) -> Path:
     """Bring `remote` to `target` and return it; a right file already there is kept.
 
     Bytes go to `target` + ".part", which a later call resumes. Blocks; `cancel` ends it
-    within 0.1 s by Cancelled. Raises DownloadFailed, NotEnoughDisk, OSError.
+    within 0.1 s by Cancelled. Raises DownloadFailed (with `remedy`), NotEnoughDisk, OSError.
     """
     cancel = cancel or threading.Event()
     if target.is_file() and file_sha256(target) == remote.sha256:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
-    transfer = _Transfer(remote, part, progress, cancel, policy or RetryPolicy())
+    transfer = _Transfer(remote, part, progress, cancel, policy or RetryPolicy(), remedy)
     try:
         resumed = transfer.run()
         if not transfer.matches() and resumed:
@@ -104,7 +107,7 @@ def fetch_file(
         raise DownloadFailed(
             f"{remote.filename} arrived with the wrong content (its sha256 should be"
             f" {remote.sha256[:12]}…).",
-            "Check the package index or proxy in between, then retry.",
+            f"Something in between may change it. {remedy}",
         )
     os.replace(part, target)
     return target
@@ -157,12 +160,14 @@ class _Transfer:
         progress: Callable[[int, int | None], None],
         cancel: threading.Event,
         policy: RetryPolicy,
+        remedy: str,
     ) -> None:
         self._remote = remote
         self._part = part
         self._progress = progress
         self._cancel = cancel
         self._policy = policy
+        self._remedy = remedy
         self._etag: str | None = None
         self._hash = hashlib.sha256()
         self._done = 0
@@ -269,7 +274,7 @@ class _Transfer:
         address = without_credentials(self._remote.url)
         return DownloadFailed(
             f"{self._remote.filename} could not be downloaded: {reason} ({address}).",
-            "Check the connection, proxy and package index settings, then retry.",
+            self._remedy,
         )
 
 
@@ -319,7 +324,7 @@ class _Stream:
                     raise _TryAgain(f"nothing came for {self._stall_s:.0f} s") from None
                 continue
             if isinstance(item, Exception):
-                raise _TryAgain(_reason(item)) from item
+                raise _TryAgain(why_not(item)) from item
             return item
 
     def _run(self, url: str, headers: Mapping[str, str]) -> None:
@@ -348,10 +353,18 @@ class _Stream:
                 return
 
 
-def _reason(exc: Exception) -> str:
-    if isinstance(exc, urllib.error.URLError):
-        return str(exc.reason)
-    return str(exc) or type(exc).__name__
+def why_not(exc: Exception) -> str:
+    """Why a server could not be asked, in plain words."""
+    if isinstance(exc, urllib.error.HTTPError):
+        return f"it answered {exc.code}"
+    cause = exc.reason if isinstance(exc, urllib.error.URLError) else exc
+    if isinstance(cause, socket.gaierror):
+        return "its name could not be found (is this computer online?)"
+    if isinstance(cause, ConnectionRefusedError):
+        return "nothing answers there (connection refused)"
+    if isinstance(cause, TimeoutError):
+        return "it did not answer in time"
+    return str(cause) or type(cause).__name__
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -15,7 +15,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from .errors import DownloadFailed
-from .fetch import RemoteFile, open_url, without_credentials
+from .fetch import RemoteFile, open_url, why_not, without_credentials
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ MAX_PAGE_BYTES = 32 * 1024 * 1024
 def find_distribution(
     project: str,
     filename: str,
-    sha256: str,
+    sha256: str | None,
     *,
     size_bytes: int | None = None,
     indexes: tuple[str, ...] | None = None,
@@ -36,19 +36,21 @@ def find_distribution(
 ) -> RemoteFile:
     """Where `filename` of `project` is, on the first index that has it.
 
-    An index that names another hash for it is passed over. Blocks. Raises DownloadFailed.
+    An index that names another hash for it is passed over. Without a `sha256` the index has to
+    tell one. Blocks. Raises DownloadFailed.
     """
     reasons: list[str] = []
     for index in indexes if indexes is not None else configured_indexes():
         page = index.rstrip("/") + f"/{project}/"
         try:
             for url, digest in _links(page, timeout_s):
-                if _name_of(url) == filename and digest in (None, sha256):
-                    return RemoteFile(url, filename, sha256, size_bytes)
+                known = sha256 or digest
+                if _name_of(url) == filename and known and digest in (None, known):
+                    return RemoteFile(url, filename, known, size_bytes)
             reasons.append(f"{without_credentials(index)} does not list it")
         except (OSError, HTTPException, ValueError) as exc:
             log.info("a package index did not answer", exc_info=exc)
-            reasons.append(f"{without_credentials(index)}: {_reason(exc)}")
+            reasons.append(f"{without_credentials(index)}: {why_not(exc)}")
     raise DownloadFailed(
         f"{filename} was not found on any package index ({'; '.join(reasons)}).",
         "Check the connection, or the index-url in your pip configuration.",
@@ -143,14 +145,6 @@ def _with_credentials_of(page: str, base: str) -> str:
 
 def _name_of(url: str) -> str:
     return urllib.parse.unquote(urllib.parse.urlsplit(url).path.rpartition("/")[2])
-
-
-def _reason(exc: Exception) -> str:
-    if isinstance(exc, urllib.error.HTTPError):
-        return f"it answered {exc.code}"
-    if isinstance(exc, urllib.error.URLError):
-        return str(exc.reason)
-    return str(exc) or type(exc).__name__
 
 
 class _Anchors(HTMLParser):
