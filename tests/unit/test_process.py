@@ -442,6 +442,14 @@ def test_a_broken_list_of_children_is_set_aside(tmp_path: Path, text: str) -> No
     assert json.loads(path.read_text()) == []
 
 
+def test_a_child_that_ends_at_once_leaves_no_record(tmp_path: Path) -> None:
+    registry = ChildRegistry(tmp_path / "children.json")
+    for _ in range(30):
+        with ChildProcess(LaunchSpec(("true",)), registry=registry, kind="x") as child:
+            assert child.wait(10) == 0
+        assert registry.records() == ()
+
+
 def test_the_registry_holds_a_child_exactly_while_it_runs(tmp_path: Path) -> None:
     registry = ChildRegistry(tmp_path / "run" / "children.json")
     with ChildProcess(LaunchSpec(python("time.sleep(60)")), registry=registry, kind="x") as child:

@@ -143,13 +143,15 @@ class ChildProcess:
         self.tree = Tree(self.pid, self._token)
         if self._reader is not None:
             self._reader.start()
-        threading.Thread(target=self._wait_for_end, name=f"wait-{self.pid}", daemon=True).start()
-        if registry is not None:
-            try:
+        waiter = threading.Thread(target=self._wait_for_end, name=f"wait-{self.pid}", daemon=True)
+        try:
+            if registry is not None:  # before anyone can see its end and strike it off
                 registry.record(self.tree, kind=kind, exe=program, marker=marker)
-            except OSError:  # a full disk: what is not written down is not left running
-                self.stop(grace_s=0)
-                raise
+        except OSError:  # a full disk: what is not written down is not left running
+            waiter.start()
+            self.stop(grace_s=0)
+            raise
+        waiter.start()
 
     def poll(self) -> int | None:
         """The exit status once the tree is gone, else None. Never blocks."""
