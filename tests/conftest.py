@@ -60,6 +60,14 @@ def llama_quantize() -> Path:
 
 
 @pytest.fixture(scope="session")
+def vulkan_server() -> Path:
+    """A real `llama-server` with a GPU backend, and the software device that stands for a GPU."""
+    if parts.in_ci() and not shutil.which("vulkaninfo"):
+        pytest.fail("not installed: vulkan-tools, mesa-vulkan-drivers", pytrace=False)
+    return parts.require(parts.vulkan_server)
+
+
+@pytest.fixture(scope="session")
 def smollm2() -> Path:
     """A real instruct model of 98 MB. Shared by everyone: never written to."""
     return parts.require(parts.smollm2)

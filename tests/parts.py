@@ -20,8 +20,11 @@ import filelock
 import pytest
 
 from tray_app.engine.errors import EngineError
+from tray_app.engine.fetch import RemoteFile, fetch_file
 from tray_app.engine.home import cache_folder
+from tray_app.engine.runtime import store
 from tray_app.engine.runtime.build import Terminal, ensure_runtime
+from tray_app.engine.runtime.recipe import cache_key, recipe_for
 
 # SmolLM2-135M-Instruct (Apache-2.0, with a chat template) as a Python package carries it:
 # the smallest real instruct model that a package registry serves.
@@ -33,6 +36,16 @@ SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db
 # Where `two_models_home` puts the two files, below models/.
 FIRST_MODEL = f"HuggingFaceTB/SmolLM2-135M-Instruct-GGUF/{SMOLLM2_FILE}"
 SECOND_MODEL = "second-herd/SmolLM2-135M-Small-GGUF/SmolLM2-135M-Small.Q2_K.gguf"
+
+
+# Vulkan headers that llama.cpp b11434 can be built with (1.3.272 or newer; Debian 12 has 1.3.239),
+# from the package of Debian 13, as its package index tells hash and size. Headers only: nothing
+# of it is installed.
+VULKAN_HEADERS_URL = (
+    "http://deb.debian.org/debian/pool/main/v/vulkan-loader/libvulkan-dev_1.4.309.0-1_amd64.deb"
+)
+VULKAN_HEADERS_SIZE_BYTES = 1_556_388
+VULKAN_HEADERS_SHA256 = "8d329d465e16168afff58b1bd0dd6db46aac2cc3f56054a481b25a04e90b345a"
 
 
 class PartMissing(Exception):
@@ -71,6 +84,38 @@ def llama_quantize() -> Path:
     if not path.exists():
         raise PartMissing(f"there is no {path.name} beside {server}")
     return path
+
+
+def vulkan_server() -> Path:
+    """A `llama-server` of the product's own Vulkan build; Mesa's software device can run it."""
+    log_path = cache_folder() / "build-vulkan.log"
+    recipe = recipe_for("vulkan", None)
+    before = os.environ.get("VULKAN_SDK")
+    kept = cache_folder() / "runtimes" / cache_key(recipe)
+    try:
+        if before is None and store.verified(kept) is None:
+            os.environ["VULKAN_SDK"] = str(_vulkan_headers())
+        return ensure_runtime(cache_folder(), Terminal(log_path), recipe)
+    except (EngineError, OSError) as error:
+        raise PartMissing(f"no Vulkan build: {error} (log: {log_path})") from error
+    finally:
+        if before is None:
+            os.environ.pop("VULKAN_SDK", None)
+
+
+def _vulkan_headers() -> Path:
+    """A folder as VULKAN_SDK names one: include/vulkan/ in it."""
+    folder = cache_folder() / "vulkan-headers" / VULKAN_HEADERS_SHA256
+    with _locked(folder):
+        if not (folder / "include" / "vulkan" / "vulkan.hpp").is_file():
+            name = VULKAN_HEADERS_URL.rsplit("/", 1)[1]
+            remote = RemoteFile(
+                VULKAN_HEADERS_URL, name, VULKAN_HEADERS_SHA256, VULKAN_HEADERS_SIZE_BYTES
+            )
+            package = fetch_file(remote, folder / name)
+            _run(["dpkg-deb", "--extract", str(package), str(folder / "unpacked")])
+            (folder / "unpacked" / "usr" / "include").rename(folder / "include")
+    return folder
 
 
 def smollm2() -> Path:
@@ -159,6 +204,7 @@ def _sha256(path: Path) -> str:
 PARTS: dict[str, Callable[[], Path]] = {
     "llama_server": llama_server,
     "llama_quantize": llama_quantize,
+    "vulkan_server": vulkan_server,
     "smollm2": smollm2,
     "smollm2_q2": smollm2_q2,
 }

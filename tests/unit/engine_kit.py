@@ -82,6 +82,7 @@ class ScriptedChild:
         self.ended: asyncio.Future[Ended] = loop.create_future()
         self.hangs = hangs
         self.stops = 0
+        self.offloaded: tuple[int, int] | None = None
         self._ready = asyncio.Event()
         if ready:
             self._ready.set()
@@ -103,6 +104,9 @@ class ScriptedChild:
             ready.cancel()
         return not self.ended.done()
 
+    async def offload(self) -> tuple[int, int] | None:
+        return self.offloaded
+
     async def stop(self, grace_s: float = 5.0) -> None:
         self.stops += 1
         await asyncio.sleep(0)  # the real one asks in a thread
@@ -122,6 +126,8 @@ class Rig:
         self.slow: set[str] = set()  # children that come up when told to
         self.hanging: set[str] = set()
         self.active: str | None = None
+        self.runtime = "b1-cpu"  # what is planned with
+        self.offloaded: tuple[int, int] | None = None
         self.planning = threading.Event()  # cleared: planning waits
         self.planning.set()
         self.planned: list[str] = []
@@ -165,11 +171,13 @@ class Rig:
             child = ScriptedChild(
                 model_id, ready=model_id not in self.slow, hangs=model_id in self.hanging
             )
+            child.offloaded = self.offloaded
             self.children.setdefault(model_id, []).append(child)
             self.loads.append(model_id)
             return cast(ServerChild, child)
 
-        return Plan(self.sizes[model_id], 2048, model_id in self.pinned, start)
+        pinned = model_id in self.pinned
+        return Plan(self.sizes[model_id], 2048, pinned, start, self.runtime, None)
 
     def child(self, model_id: str) -> ScriptedChild:
         return self.children[model_id][-1]

@@ -730,12 +730,12 @@ class Soak:
     def check(self) -> None:
         rig = self.rig
         assert rig.residency.held_bytes() <= rig.budget
-        for name, resident in rig.residency._residents.items():
+        for resident in rig.residency._residents:
             assert resident.in_flight >= 0
             child = resident.child
             in_use = sum(lease.died is getattr(child, "died", None) for lease in self.leases)
             if resident.state is STOPPING and self.polite and child not in self.cut:
-                assert in_use == 0, f"{name} is stopped in use"
+                assert in_use == 0, f"{resident.model_id} is stopped in use"
             assert resident.in_flight >= in_use
 
     def collect(self) -> None:
@@ -746,7 +746,7 @@ class Soak:
 
     async def step(self) -> None:
         rig, name = self.rig, self.random.choice("abcd")
-        match self.random.randrange(12):
+        match self.random.randrange(13):
             case 0 | 1 | 2 | 3:
                 self.tasks.append(rig.ask(name))
             case 4 | 5 | 6 if self.leases:
@@ -760,6 +760,8 @@ class Soak:
                 await rig.residency.unload(name, now=True)
             case 10 if name in rig.children:
                 rig.child(name).die()
+            case 12:
+                rig.residency.renew(name)
             case 11 if not self.polite:
                 rig.residency.hurry(name)
                 self.tasks.append(rig.ask(name))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -16,9 +18,12 @@ from tray_app.engine.values import (
     ModelState,
     ModelStatus,
     Notice,
+    RolledBack,
+    Runtime,
     RuntimeState,
     RuntimeStatus,
     ServerState,
+    Update,
 )
 
 ONE = model("org/Tiny:Q4")
@@ -26,7 +31,11 @@ TWO = model("org/Huge:Q8")
 OPEN = GatewayStatus(GatewayState.LISTENING)
 TAKEN = ErrorView("port_taken", "Port 7070 is in use by nginx (pid 7).", "Stop it.")
 BLOCKED = GatewayStatus(GatewayState.BLOCKED, error=TAKEN)
-RUNTIME = RuntimeStatus(RuntimeState.READY)
+BUILD = Runtime("b1-cpu", 1, "cpu", Path("/opt/llama-server"), "built", "b1")
+RUNTIME = RuntimeStatus(RuntimeState.READY, BUILD)
+BROKEN = ErrorView("runtime_missing", "No usable llama.cpp was found.", "Install one.")
+BACK = RolledBack("b2-cpu", "org/Tiny:Q4", BROKEN, "b1-cpu", 5.0)
+NEWER = Update(3, "b3", "cpu", None, "", "https://example.org", told=True)
 DAMAGED = ErrorView("bad_gguf", "The model file is damaged or incomplete.", "Download it again.")
 
 
@@ -65,13 +74,16 @@ def test_every_state_of_the_active_model_has_its_sentence() -> None:
 
 def test_what_is_missing_is_said_before_any_model() -> None:
     def text(gateway: GatewayStatus = OPEN, runtime: RuntimeState = RuntimeState.READY) -> str:
-        return status_text(ONE, (ONE,), {}, gateway, RuntimeStatus(runtime))
+        status = RUNTIME if runtime is RuntimeState.READY else RuntimeStatus(runtime)
+        return status_text(ONE, (ONE,), {}, gateway, status)
 
     assert text(BLOCKED) == "Port 7070 is in use by nginx (pid 7)."
     assert text(runtime=RuntimeState.SEARCHING) == "Looking for llama.cpp…"
     assert text(runtime=RuntimeState.MISSING) == "llama.cpp is not installed yet"
-    assert text(runtime=RuntimeState.BUILDING) == "Building llama.cpp for this machine…"
-    assert text(runtime=RuntimeState.FAILED) == "llama.cpp could not be built"
+    assert text(runtime=RuntimeState.BUILDING) == "Installing llama.cpp for this machine…"
+    assert text(runtime=RuntimeState.FAILED) == "llama.cpp could not be installed"
+    searching = replace(RUNTIME, state=RuntimeState.SEARCHING)
+    assert status_text(ONE, (ONE,), {}, OPEN, searching) == "Tiny loads on the first request"
     assert status_text(None, (), {}, OPEN, RUNTIME) == "No models yet"
     assert status_text(None, (ONE,), {}, OPEN, RUNTIME) == "No model chosen"
 
@@ -116,7 +128,9 @@ def test_no_combination_reads_badly() -> None:
     for gateway, state, kind, flight in itertools.product(
         (OPEN, BLOCKED, GatewayStatus()), RuntimeState, ModelState, (0, 1, 5)
     ):
-        runtime = RuntimeStatus(state, error=DAMAGED if state is RuntimeState.FAILED else None)
+        runtime = RuntimeStatus(state, error=BROKEN if state is RuntimeState.FAILED else None)
+        if state is RuntimeState.READY:
+            runtime = replace(RUNTIME, rolled_back=BACK, update=NEWER)
         current = status(kind, flight)
         text = status_text(ONE, (ONE, TWO), {ONE.id: current}, gateway, runtime)
         found = notices(gateway, runtime, failure, current, standing)
@@ -146,3 +160,17 @@ def test_plurals() -> None:
         "1 request",
         "2 requests",
     ]
+
+
+def test_runtimes_speak_up_only_when_there_is_something_to_say() -> None:
+    def codes(runtime: RuntimeStatus) -> list[str]:
+        return [notice.code for notice in notices(OPEN, runtime, None, None, [])]
+
+    assert codes(RUNTIME) == []
+    assert codes(RuntimeStatus(RuntimeState.MISSING)) == ["runtime_missing"]
+    assert codes(RuntimeStatus(RuntimeState.SEARCHING)) == []
+    assert codes(replace(RUNTIME, rolled_back=BACK)) == ["runtime_rolled_back"]
+    assert codes(replace(RUNTIME, update=NEWER)) == ["runtime_update"]
+    assert codes(replace(RUNTIME, update=replace(NEWER, told=False))) == []
+    chosen_is_gone = notices(OPEN, replace(RUNTIME, error=BROKEN), None, None, [])
+    assert [notice.level for notice in chosen_is_gone] == ["warning"]

@@ -72,3 +72,5 @@ class Backend:
         """Remember an answered request."""
         self._engine.history.add(record)
         self._engine.publish(RequestFinished(record))
+        if record.status < 400:
+            self._engine.runtime.answered(record.model_id)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from . import diagnostics, launch, logs, routes, settings
 from .errors import BadRequest, EngineError, EngineUnreachable, SettingsInvalid
 from .events import SettingsChanged, WindowRequested
-from .values import Job, LeftOut, Model, ModelState, RequestRecord, RuntimeStatus, Snapshot
+from .runtime.commands import RuntimeCommands
+from .values import Job, LeftOut, Model, ModelState, RequestRecord, Snapshot
 
 if TYPE_CHECKING:
     from .core import Engine
@@ -41,12 +42,13 @@ class Commands:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._about_runtimes = RuntimeCommands(engine)
         self._folders = threading.Lock()  # a folder list is read, then written
 
     def run(self, name: str, args: Mapping[str, Any]) -> Any:
         """Check name and arguments, then call. Raises EngineError and nothing else."""
-        method = getattr(self, name, None) if isinstance(name, str) else None
-        if method is None or name.startswith("_") or name == "run":
+        method = self._find(name)
+        if method is None:
             raise BadRequest(f"There is no command “{name}”.")
         if not isinstance(args, Mapping):
             raise BadRequest("Arguments must be an object.")
@@ -66,6 +68,11 @@ class Commands:
                 f"The state database could not be used: {error}.", "Check the disk's free space."
             ) from error
 
+    def _find(self, name: object) -> Any:
+        if not isinstance(name, str) or name.startswith("_") or name == "run":
+            return None
+        return getattr(self, name, None) or getattr(self._about_runtimes, name, None)
+
     # -- state
 
     def snapshot(self) -> Snapshot:
@@ -74,12 +81,14 @@ class Commands:
 
     def doctor(self) -> list[diagnostics.Check]:
         """What was looked at, and what to do where it is wrong."""
-        return diagnostics.checks(self._engine.snapshot(), self._engine.home)
+        snapshot = self._engine.snapshot()
+        found = diagnostics.checks(snapshot, self._engine.home)
+        return [*found, *self._about_runtimes.runtime_doctor()[1:]]
 
     def copy_diagnostics(self) -> dict[str, str]:
         """Write one redacted bundle; returns its path."""
         snapshot = self._engine.snapshot()
-        found = diagnostics.checks(snapshot, self._engine.home)
+        found = self.doctor()
         return {"path": str(diagnostics.write_bundle(snapshot, found, self._engine.home))}
 
     def request_history(self, limit: int = 50) -> list[RequestRecord]:
@@ -196,7 +205,7 @@ class Commands:
         self._change_model(model.id, changes)
         return self.model_settings(model.id)
 
-    # -- logs, runtime, jobs
+    # -- logs, jobs
 
     def list_logs(self) -> list[logs.LogFile]:
         """The log files, newest first."""
@@ -207,14 +216,6 @@ class Commands:
     ) -> logs.LogPart:
         """A piece of a log; without `offset` its tail."""
         return logs.read_log(self._engine.home.logs, name, offset, max_bytes)
-
-    def find_runtime(self) -> RuntimeStatus:
-        """Search for llama.cpp again."""
-        return self._engine.runtime.find()
-
-    def build_runtime(self) -> dict[str, str]:
-        """Start building llama.cpp, or join the build that runs."""
-        return {"job_id": self._engine.runtime.build().id}
 
     def cancel_job(self, job_id: str) -> Job:
         """Ask a job to end."""
@@ -238,6 +239,8 @@ class Commands:
         if "pinned" in changes:
             pinned = bool(changes["pinned"])
             engine.on_loop(_soon(lambda: engine.residency.set_pinned(model_id, pinned)))
+        if "runtime" in changes:
+            engine.runtime_changed()
         engine.publish(SettingsChanged((f"models.{model_id}",)))
 
     def _change(self, changes: Mapping[str, Any]) -> None:
@@ -248,8 +251,7 @@ class Commands:
             engine.library.set_folders(engine.library_folders())
         if {"server", "server.port", "server.host"} & set(keys):
             engine.note_server_settings()
-        if any(key.startswith("runtime") for key in keys):
-            engine.runtime.find()
+        engine.runtime.settings_changed(keys)
         engine.notices_changed()
 
 

@@ -89,11 +89,12 @@ class Engine:
         self.gateway = GatewayStatus()
         self.closing = False
         self._commands = Commands(self)
-        self._started_at = time.time()
+        self.started_at = time.time()
         self._notices: tuple[Notice, ...] = ()
         self._last_states: dict[str, ModelState] = {}
         self._server_changed = asyncio.Event()
         self._ticker: asyncio.Task[None] | None = None
+        self._renewals: set[asyncio.Task[None]] = set()
         self.residency: Residency
         self.loop: asyncio.AbstractEventLoop
 
@@ -122,6 +123,7 @@ class Engine:
             self._model_changed,
             max_queue=lambda: self.settings.server.max_queue,
             is_active=lambda model_id: model_id == self.active.model_id,
+            second_chance=self.runtime.second_chance,
         )
         self.library.rescan()
         self.runtime.start()
@@ -164,6 +166,7 @@ class Engine:
             self._ticker.cancel()
         await self.active.close()
         await asyncio.to_thread(self.jobs.close)
+        await asyncio.to_thread(self.runtime.close)
         if hasattr(self, "residency"):
             await self.residency.close()
         await asyncio.to_thread(self.library.close)
@@ -182,6 +185,7 @@ class Engine:
         if self.library.changed():
             self.library.rescan()
         cut_large_logs(list(self.home.logs.glob("model-*.log")))
+        self.runtime.look_around(time.monotonic())
 
     # -- the three doors
 
@@ -205,7 +209,7 @@ class Engine:
             seq=seq,
             version=self.version,
             pid=os.getpid(),
-            started_at=self._started_at,
+            started_at=self.started_at,
             home=self.home.path,
             mode=self.mode,
             server_state=summary.server_state(active_id, statuses, gateway, runtime),
@@ -280,9 +284,35 @@ class Engine:
         """Host or port were changed; any thread."""
         self.loop.call_soon_threadsafe(self._server_changed.set)
 
-    def runtime_arrived(self) -> None:
-        """The first llama.cpp was built: what could not be loaded at the start can be now."""
-        self.loop.call_soon_threadsafe(self.active.bring_back)
+    def runtime_changed(self, first: bool = False) -> None:
+        """Another runtime is active: models come over once they are idle; any thread.
+
+        With the `first` one, what could not be loaded at the start can be now.
+        """
+        if first:
+            self.loop.call_soon_threadsafe(self.active.bring_back)
+        else:
+            self.loop.call_soon_threadsafe(self._start_renewal)
+
+    def _start_renewal(self) -> None:
+        task = self.loop.create_task(self._renew_models())
+        self._renewals.add(task)
+        task.add_done_callback(self._renewals.discard)
+
+    async def _renew_models(self) -> None:
+        for model_id in await asyncio.to_thread(self._on_other_runtimes):
+            self.residency.renew(model_id)
+
+    def _on_other_runtimes(self) -> list[str]:
+        """Models in memory whose next load would be on another runtime."""
+        active = self.runtime.status().active
+        found = []
+        for status in self.residency.statuses().values():
+            with contextlib.suppress(EngineError):
+                wanted = self.store.for_model(status.model_id).runtime or (active and active.id)
+                if status.pid is not None and status.runtime_id != wanted:
+                    found.append(status.model_id)
+        return found
 
     def notices_changed(self) -> None:
         """Tell the faces soon if the standing lines are others than before; any thread.

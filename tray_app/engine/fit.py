@@ -19,8 +19,8 @@ from pathlib import Path
 
 from . import memory
 from .errors import EngineError
-from .runtime.choice import tool_of
 from .runtime.probe import ask
+from .runtime.shelf import tool_of
 from .state import StateDb
 from .values import Model, Runtime
 

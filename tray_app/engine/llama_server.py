@@ -20,6 +20,7 @@ from .faults import Fault, read_fault
 from .launch import Endpoint
 from .logs import tail_lines
 from .process import ChildProcess, LaunchSpec
+from .runtime.offload import read_offload
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ POLL_S = 0.01  # a small model is ready in 0.18 s: a coarser poll would show
 SLOW_POLL_S = 0.1  # after SLOW_AFTER_S
 SLOW_AFTER_S = 3.0
 STOP_GRACE_S = 5.0  # SIGTERM to exit takes 0.12 s; a loading child may not listen
+LOAD_LOG_BYTES = 128 * 1024
 _numbers = itertools.count(1)
 
 
@@ -101,6 +103,19 @@ class ServerChild:
             log.error("a llama-server would not end: %s", error)
             return
         await asyncio.wait([self.ended], timeout=1.0)
+
+    async def offload(self) -> tuple[int, int] | None:
+        """(layers on the GPU, layers) as its load told them; None when it did not."""
+        return await asyncio.to_thread(lambda: read_offload(self._first_lines()))
+
+    def _first_lines(self) -> list[str]:
+        """The log's first lines of this run: a load with all details has 185 of them."""
+        try:
+            with self._log_path.open("rb") as log_file:
+                log_file.seek(self._log_start)
+                return log_file.read(LOAD_LOG_BYTES).decode("utf-8", "replace").splitlines()
+        except OSError:
+            return []
 
     async def _healthy(self) -> bool:
         try:

@@ -47,7 +47,14 @@ class Planner:
             log_path = self._engine.home.logs / log_name(model.id)
             return ServerChild(argv, endpoint, log_path, self._engine.registry)
 
-        return Plan(placement.memory_bytes, placement.context_length, settings.pinned, start)
+        return Plan(
+            placement.memory_bytes,
+            placement.context_length,
+            settings.pinned,
+            start,
+            runtime_id=runtime.id,
+            gpu_layers=settings.gpu_layers,
+        )
 
     def command(self, model_id: str) -> tuple[str, ...]:
         """The command line that runs the model, or that would run it. Raises as `plan`."""
@@ -62,7 +69,7 @@ class Planner:
     def _parts(self, model_id: str) -> tuple[Model, ModelSettings, Runtime]:
         model = self._engine.library.get(model_id)
         settings = self._engine.store.for_model(model_id)
-        return model, settings, self._engine.runtime.require()
+        return model, settings, self._engine.runtime.require(settings.runtime)
 
     def _arguments(
         self,

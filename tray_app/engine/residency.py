@@ -11,15 +11,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine
 
 from . import eviction
 from .errors import EngineError, ErrorView, ModelFailed, QueueFull
 from .line import Line
 from .llama_server import STOP_GRACE_S, ServerChild
-from .resident import Dismissed, Lease, Plan, Resident, Wish
+from .resident import Dismissed, Lease, Plan, Resident, Wish, ending, not_started
+from .resident_set import ResidentSet
 from .room import decide
-from .values import ModelState, ModelStatus
+from .values import ModelState, ModelStatus, Offload
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,11 @@ BACKOFF_S = (0.5, 1.0, 2.0, 4.0)  # pauses between restarts; after the last it h
 
 
 class Residency:
-    """The resident set. `plan` may block (it runs in a thread); `budget` gets the pids held."""
+    """The resident set. `plan` may block (it runs in a thread); `budget` gets the pids held.
+
+    `second_chance(model_id, runtime_id, error)` may put another runtime in the place of one that
+    a model died on, and says whether it did: then the model is loaded anew at once.
+    """
 
     def __init__(
         self,
@@ -37,39 +42,27 @@ class Residency:
         publish: Callable[[ModelStatus], None],
         max_queue: Callable[[], int] = lambda: 64,
         is_active: Callable[[str], bool] = lambda _: False,
+        second_chance: Callable[[str, str, ErrorView], bool] = lambda *_: False,
         clock: Callable[[], float] = time.monotonic,
         pauses_s: tuple[float, ...] = BACKOFF_S,
     ) -> None:
         self._plan = plan
         self._budget = budget
-        self._publish = publish
         self._max_queue = max_queue
         self._is_active = is_active
+        self._second_chance = second_chance
         self._clock = clock
         self._pauses_s = pauses_s
-        self._residents: dict[str, Resident] = {}
+        self._residents = ResidentSet(publish)
+        # What faces and gateway read; any thread.
+        self.statuses = self._residents.statuses
+        self.held_bytes = self._residents.held_bytes
+        self.command = self._residents.command
         self._wake = asyncio.Event()  # something changed that the loader may wait for
         self._line = Line(self._wake.set)
-        self._statuses: Mapping[str, ModelStatus] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._loader = self._spawn(self._load_in_turn())
         self._closing = False
-
-    # -- what faces and gateway read
-
-    def statuses(self) -> Mapping[str, ModelStatus]:
-        """The status of every model touched so far; a fresh mapping each change, any thread."""
-        return self._statuses
-
-    def held_bytes(self) -> int:
-        """Estimated bytes that resident models hold."""
-        return sum(r.memory_bytes for r in self._residents.values() if r.occupies)
-
-    def command(self, model_id: str) -> tuple[str, ...] | None:
-        """The argument vector that runs the model now; None when it is not up. Any thread."""
-        resident = self._residents.get(model_id)
-        child = resident.child if resident is not None else None
-        return child.process.spec.argv if child is not None else None
 
     # -- asking for models
 
@@ -92,7 +85,7 @@ class Residency:
         else:
             child = await self._wait_for(resident, request=True)
         resident.last_used_at = time.time()
-        self._changed(resident)
+        self._residents.changed(resident)
         return Lease(resident, child, self._clock() - started, self._released)
 
     async def load(self, model_id: str) -> None:
@@ -110,7 +103,7 @@ class Residency:
         if resident.serving:
             return
         self._line.hurry(resident)
-        for other in self._residents.values():
+        for other in self._residents:
             if other.state is ModelState.LOADING and other is not resident and not other.pinned:
                 self._stop(other)  # whoever waits for it keeps waiting: it comes again
         self._wake.set()
@@ -134,7 +127,23 @@ class Residency:
         else:
             resident.error = None
             resident.move(ModelState.UNLOADED)
-        self._changed(resident)
+        self._residents.changed(resident)
+
+    def renew(self, model_id: str) -> None:
+        """End the model's child once it has answered; the next wish plans it anew.
+
+        Who waits keeps waiting. A model that should be there (active, pinned) comes back by
+        itself.
+        """
+        resident = self._residents.get(model_id)
+        if resident is None or not resident.occupies:
+            return
+        if resident.wishes or resident.pinned or self._is_active(model_id):
+            self._line.come_back(resident)
+        resident.leaving = resident.dismissed = True
+        if resident.in_flight == 0 or resident.state is ModelState.LOADING:
+            self._stop(resident)
+        self._residents.changed(resident)
 
     def set_pinned(self, model_id: str, pinned: bool) -> None:
         """Keep a resident model from leaving, or let it."""
@@ -147,12 +156,12 @@ class Residency:
         """End every child and everyone's wait; nothing is loaded after this."""
         self._closing = True
         self._loader.cancel()
-        for resident in self._residents.values():
-            resident.drop_wishes(_ending())
+        for resident in self._residents:
+            resident.drop_wishes(ending())
             self._line.leave(resident)
             if not resident.occupies:
                 resident.move(ModelState.UNLOADED)
-        children = [r.child for r in self._residents.values() if r.child is not None]
+        children = [r.child for r in self._residents if r.child is not None]
         await asyncio.gather(*(child.stop(grace_s) for child in children), return_exceptions=True)
         for task in list(self._tasks):
             task.cancel()
@@ -162,16 +171,8 @@ class Residency:
 
     def _resident(self, model_id: str) -> Resident:
         if self._closing:
-            raise _ending()
-        if model_id not in self._residents:
-            self._residents[model_id] = Resident(model_id, self._changed)
+            raise ending()
         return self._residents[model_id]
-
-    def _changed(self, resident: Resident) -> None:
-        status = resident.status()
-        if self._statuses.get(resident.model_id) != status:
-            self._statuses = {**self._statuses, resident.model_id: status}
-            self._publish(status)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
@@ -191,7 +192,7 @@ class Residency:
             resident.error = None
             resident.move(ModelState.UNLOADED)
         self._line.join(resident)
-        self._changed(resident)
+        self._residents.changed(resident)
         try:
             return await wish.granted
         except asyncio.CancelledError:
@@ -209,7 +210,7 @@ class Residency:
         resident.last_used_at = time.time()
         if resident.leaving and resident.in_flight == 0:
             self._stop(resident)
-        self._changed(resident)
+        self._residents.changed(resident)
         self._wake.set()
 
     def _withdraw(self, resident: Resident) -> None:
@@ -220,7 +221,7 @@ class Residency:
             resident.hurried = False
             if resident.state in (ModelState.WAITING, ModelState.BACKOFF):
                 resident.move(ModelState.UNLOADED)
-        self._changed(resident)
+        self._residents.changed(resident)
 
     def _grant(self, resident: Resident) -> None:
         """Hand a ready model to everyone who waits for it."""
@@ -230,14 +231,14 @@ class Residency:
             if not wish.granted.done():
                 resident.in_flight += wish.request
                 wish.granted.set_result(resident.child)
-        self._changed(resident)
+        self._residents.changed(resident)
 
     def _give_up(self, resident: Resident, error: EngineError) -> None:
         self._line.leave(resident)
         resident.hurried, resident.error = False, error.view()
         resident.drop_wishes(error)
         resident.move(ModelState.FAILED)
-        self._changed(resident)
+        self._residents.changed(resident)
 
     # -- the loader
 
@@ -254,7 +255,7 @@ class Residency:
                 self._load_failed(resident, error)
             except Exception as error:  # barrier: one bad load must not end all loading
                 log.exception("load failed", extra={"model": resident.model_id})
-                self._load_failed(resident, _not_started(resident.model_id, error))
+                self._load_failed(resident, not_started(resident.model_id, error))
 
     def _load_failed(self, resident: Resident, error: EngineError) -> None:
         if resident.state is ModelState.LOADING:
@@ -277,8 +278,8 @@ class Residency:
         started = self._clock()
         child = plan.start()
         self._line.leave(resident)
-        resident.child, resident.error, resident.pinned = child, None, plan.pinned
-        resident.memory_bytes, resident.context_length = plan.memory_bytes, plan.context_length
+        resident.child, resident.error = child, None
+        resident.take(plan)
         resident.move(ModelState.LOADING)
         self._spawn(self._watch(resident, child))
         if await child.wait_ready() and resident.state is ModelState.LOADING:
@@ -286,6 +287,14 @@ class Residency:
             resident.used_at, resident.loaded_at = self._clock(), time.time()
             resident.move(ModelState.READY)
             self._grant(resident)
+            self._spawn(self._note_offload(resident, child, plan))
+
+    async def _note_offload(self, resident: Resident, child: ServerChild, plan: Plan) -> None:
+        """What the load said about the GPU; after the waiting ones have their model."""
+        found = await child.offload()
+        if found is not None and resident.child is child:
+            resident.offload = Offload(plan.gpu_layers, *found)
+            self._residents.changed(resident)
 
     async def _room_for(self, resident: Resident, plan: Plan) -> bool:
         """Wait until the plan fits, sending others away. False when another wish goes first."""
@@ -320,7 +329,7 @@ class Residency:
                 drained.add(other)
 
     def _decide(self, resident: Resident, plan: Plan) -> tuple[eviction.Decision, bool]:
-        others = [r for r in self._residents.values() if r is not resident and r.occupies]
+        others = [r for r in self._residents if r is not resident and r.occupies]
         budget = self._budget([r.child.pid for r in others if r.child is not None])
         return decide(resident.model_id, plan, others, budget, self._is_active, self._clock())
 
@@ -360,6 +369,11 @@ class Residency:
 
     def _crashed(self, resident: Resident, error: ErrorView, permanent: bool) -> None:
         log.error("llama-server ended: %s", error.message, extra={"model": resident.model_id})
+        if self._second_chance(resident.model_id, resident.runtime_id, error):
+            resident.move(ModelState.UNLOADED)
+            if resident.wishes or self._is_active(resident.model_id):
+                self._line.join(resident)
+            return
         recent = resident.note_death(self._clock())
         if permanent or recent > len(self._pauses_s):
             failure = ModelFailed(error.message, error.remedy)
@@ -375,7 +389,7 @@ class Residency:
         resident.retry_at = time.time() + pause_s
         loop = asyncio.get_running_loop()
         resident.retry = loop.call_later(pause_s, self._try_again, resident)
-        self._changed(resident)
+        self._residents.changed(resident)
 
     def _try_again(self, resident: Resident) -> None:
         """The pause is over; nobody may want it any more."""
@@ -384,11 +398,3 @@ class Residency:
             self._line.come_back(resident)
         else:
             resident.move(ModelState.UNLOADED)
-
-
-def _ending() -> Dismissed:
-    return Dismissed("The engine is stopping.", "Start Llama Wrangler again.")
-
-
-def _not_started(model_id: str, error: Exception) -> ModelFailed:
-    return ModelFailed(f"{model_id} could not be started: {error}.", "The engine's log says more.")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from .errors import ErrorView, ModelFailed
 from .llama_server import ServerChild
-from .values import ModelState, ModelStatus
+from .values import ModelState, ModelStatus, Offload
 
 CRASH_WINDOW_S = 120.0  # deaths further apart than this are not a loop
 
@@ -44,6 +44,8 @@ class Plan:
     context_length: int
     pinned: bool
     start: Callable[[], ServerChild]
+    runtime_id: str = ""
+    gpu_layers: int | None = None  # asked for; None: as many as there is room for
 
 
 @dataclass(slots=True, eq=False)
@@ -93,6 +95,8 @@ class Resident:
     used_at: float = 0.0  # monotonic, for the eviction
     memory_bytes: int = 0
     context_length: int | None = None
+    runtime_id: str = ""  # what its child runs on, or ran on last
+    offload: Offload | None = None
     load_s: float | None = None
     loaded_at: float | None = None
     last_used_at: float | None = None
@@ -130,6 +134,11 @@ class Resident:
         ending = self.state is ModelState.READY and self.dismissed
         return not ending and self.state is not ModelState.STOPPING
 
+    def take(self, plan: Plan) -> None:
+        """A child is started by this plan."""
+        self.pinned, self.runtime_id, self.offload = plan.pinned, plan.runtime_id, None
+        self.memory_bytes, self.context_length = plan.memory_bytes, plan.context_length
+
     def note_death(self, now_s: float) -> int:
         """Count a death that nobody asked for; how many there were lately, this one included."""
         self.deaths.append(now_s)
@@ -157,9 +166,21 @@ class Resident:
             load_s=self.load_s,
             memory_bytes=self.memory_bytes if self.occupies else None,
             context_length=self.context_length if up else None,
+            runtime_id=self.runtime_id or None if up else None,
+            offload=self.offload if up else None,
             retry_at=self.retry_at,
             error=self.error,
         )
 
 
 GiveBack = Callable[[Resident], None]
+
+
+def ending() -> Dismissed:
+    """Whoever still waits when the engine ends is told this."""
+    return Dismissed("The engine is stopping.", "Start Llama Wrangler again.")
+
+
+def not_started(model_id: str, error: Exception) -> ModelFailed:
+    """A child could not even be started."""
+    return ModelFailed(f"{model_id} could not be started: {error}.", "The engine's log says more.")

@@ -18,6 +18,7 @@ import tomli_w
 
 from .errors import SettingsInvalid
 from .home import set_aside, write_atomically
+from .values import BACKENDS
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,10 @@ class RuntimeSettings:
     """Which llama.cpp is used."""
 
     server_path: str | None = None  # None: the best one found
-    auto_build: bool = True  # build one when none is found
+    auto_build: bool = True  # get one, prebuilt or from source, when none is found
+    backend: str | None = None  # the rung of the ladder to take; None: the best that works
+    updates: str = "notify"  # "off", "notify" or "auto": installed when proved and nothing runs
+    feed_url: str | None = None  # of the releases, in the form of GitHub's API; None: official
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,7 @@ class ModelSettings:
     parallel: int | None = None
     pinned: bool = False  # stays in memory
     mmproj: bool = True  # use the paired projector
+    runtime: str | None = None  # id of the runtime to run on; None: the active one
     system_prompt: str | None = None  # offered by the window's chat
     extra_args: tuple[str, ...] = ()  # appended to llama-server's arguments
 
@@ -120,9 +125,21 @@ def _aliases(key: str, value: Any) -> None:
             )
 
 
-def _theme(key: str, value: Any) -> None:
-    if value not in ("system", "light", "dark"):
-        raise SettingsInvalid(f"{key} is {value!r}; it must be system, light or dark.")
+def _one_of(*words: str) -> Callable[[str, Any], None]:
+    def check(key: str, value: Any) -> None:
+        if value is not None and value not in words:
+            known = f"{', '.join(words[:-1])} or {words[-1]}"
+            raise SettingsInvalid(f"{key} is {value!r}; it must be {known}.")
+
+    return check
+
+
+def _feed(key: str, value: Any) -> None:
+    if value is not None and not value.startswith(("https://", "http://")):
+        raise SettingsInvalid(
+            f"{key} is {value!r}, which is no address.",
+            "Give the address of the releases in the form of GitHub's API, or clear it.",
+        )
 
 
 # Arguments the engine itself decides; overriding them would break switching or safety.
@@ -158,7 +175,10 @@ _CHECKS: dict[tuple[type, str], Callable[[str, Any], None]] = {
     (ServerSettings, "memory_budget_bytes"): _range(64 << 20, 1 << 50, "bytes"),
     (ServerSettings, "parallel"): _range(1, 256, "slots"),
     (ServerSettings, "max_queue"): _range(1, 10_000, "requests"),
-    (UiSettings, "theme"): _theme,
+    (RuntimeSettings, "backend"): _one_of(*BACKENDS),
+    (RuntimeSettings, "updates"): _one_of("off", "notify", "auto"),
+    (RuntimeSettings, "feed_url"): _feed,
+    (UiSettings, "theme"): _one_of("system", "light", "dark"),
     (ModelSettings, "context_length"): _range(256, 16_777_216, "tokens"),
     (ModelSettings, "gpu_layers"): _range(0, 10_000, "layers"),
     (ModelSettings, "threads"): _range(1, 1024, "threads"),

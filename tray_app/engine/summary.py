@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from .errors import ErrorView
+from .runtime.notices import runtime_notices
 from .values import (
     GatewayState,
     GatewayStatus,
@@ -50,13 +51,12 @@ def status_text(
     """One plain sentence for the tray's first line."""
     if gateway.state is GatewayState.BLOCKED and gateway.error:
         return gateway.error.message
-    if runtime.state is not RuntimeState.READY:
+    if runtime.active is None:
         return {
             RuntimeState.SEARCHING: "Looking for llama.cpp…",
-            RuntimeState.MISSING: "llama.cpp is not installed yet",
-            RuntimeState.BUILDING: "Building llama.cpp for this machine…",
-            RuntimeState.FAILED: "llama.cpp could not be built",
-        }[runtime.state]
+            RuntimeState.BUILDING: "Installing llama.cpp for this machine…",
+            RuntimeState.FAILED: "llama.cpp could not be installed",
+        }.get(runtime.state, "llama.cpp is not installed yet")
     if not models:
         return "No models yet"
     if active is None:
@@ -109,17 +109,7 @@ def notices(
     found = list(standing)
     if gateway.error is not None:
         found.append(_from_error(gateway.error, "error"))
-    if runtime.error is not None and runtime.state is not RuntimeState.READY:
-        found.append(_from_error(runtime.error, "error"))
-    elif runtime.state is RuntimeState.MISSING:
-        found.append(
-            Notice(
-                "runtime_missing",
-                "warning",
-                "llama.cpp is not installed yet, so no model can run.",
-                "Build it on the Server page; it takes about ten minutes once.",
-            )
-        )
+    found.extend(runtime_notices(runtime, active))
     if switch_failure is not None:
         model_id, error = switch_failure
         message = f"{model_id} could not be loaded: {error.message}"
