@@ -82,6 +82,11 @@ def _chat(page: Any, client: Client) -> None:
     page.locator(".model-line").get_by_text("Ready").wait_for()
 
 
+def _runtimes(page: Any, client: Client) -> None:
+    page.get_by_role("heading", name="This computer", exact=True).wait_for()
+    page.get_by_text("Proven").first.wait_for()
+
+
 def _settings(page: Any, client: Client) -> None:
     page.get_by_role("heading", name="Folders").wait_for()
 
@@ -108,10 +113,11 @@ HERD = (
     Shot("server-dark", "server", "dark", _server),
     Shot("chat", "chat", "light", _chat),
     Shot("chat-small", "chat", "dark", _chat, SMALL),
+    Shot("runtimes", "runtimes", "light", _runtimes),
     Shot("settings", "settings", "light", _settings),
 )
 EMPTY = (Shot("first-model", "models", "light", _empty),)
-BUILDING = (Shot("building", "server", "dark", _building),)
+BUILDING = (Shot("building", "runtimes", "dark", _building),)
 FAILURE = (Shot("failure", "models", "light", _failure),)
 
 

@@ -241,8 +241,8 @@ def test_a_hostile_file_name_is_only_text(
             page.get_by_role("button", name=f"Use {hostile['name']}", exact=True).click()
             expect(row).to_contain_text("Ready", timeout=LOADED_MS)
             opened.drawer(hostile["name"])
-            for name in ("Server", "Chat", "Settings", "Models"):
-                page.get_by_role("link", name=name).click()
+            for name in ("Server", "Runtimes", "Chat", "Settings", "Models"):
+                page.get_by_role("link", name=name, exact=True).click()
                 expect(page.get_by_role("heading", name=name, exact=True)).to_be_visible()
             assert page.locator("[onerror], img:not([src^='/web/'])").count() == 0
             assert page.evaluate("window.hacked") is None
@@ -300,8 +300,10 @@ def test_the_keyboard_alone_is_enough(opened: Opened) -> None:
     page.keyboard.press("Enter")
     expect(opened.row(SECOND_NAME)).to_contain_text("Ready", timeout=LOADED_MS)
     page.keyboard.press("Control+3")
-    expect(page.get_by_label("Message", exact=True)).to_be_focused()
+    expect(page.get_by_role("heading", name="Runtimes", exact=True)).to_be_focused()
     page.keyboard.press("Control+4")
+    expect(page.get_by_label("Message", exact=True)).to_be_focused()
+    page.keyboard.press("Control+5")
     expect(page.get_by_role("heading", name="Settings", exact=True)).to_be_focused()
     opened.watch.assert_clean()
 
@@ -332,10 +334,92 @@ def test_narrow_and_wide_pages_never_scroll_sideways(opened: Opened) -> None:
     page = opened.page
     for width in (480, 760, 1600):
         page.set_viewport_size({"width": width, "height": 700})
-        for name in ("models", "server", "chat", "settings"):
+        for name in ("models", "server", "runtimes", "chat", "settings"):
             page.evaluate(f"location.hash = '#/{name}'")
             expect(page.locator(f"main[data-page={name}]")).to_be_visible()
             assert page.evaluate(
                 "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
             ), f"{name} at {width} px scrolls sideways"
+    opened.watch.assert_clean()
+
+
+# -- the runtimes page
+
+
+@pytest.fixture
+def without_feed(two_models_home: Path, free_port: int) -> Iterator[Client]:
+    """An engine whose list of releases cannot be reached, whatever network there is."""
+    kit.write_settings(
+        two_models_home,
+        server={"port": free_port, "context_length": 2048},
+        runtime={"feed_url": f"http://127.0.0.1:{kit.free_port()}/releases"},
+    )
+    with kit.running_engine(two_models_home) as client:
+        yield client
+
+
+@pytest.fixture
+def runtimes(browser: Any, without_feed: Client) -> Iterator[Opened]:
+    for opened in opened_page(browser, without_feed):
+        opened.page.get_by_role("link", name="Runtimes", exact=True).click()
+        yield opened
+
+
+def test_the_runtimes_page_shows_what_runs_and_what_could(runtimes: Opened) -> None:
+    page = runtimes.page
+    status = runtimes.client.snapshot()["runtime"]
+    in_use = page.get_by_label("In use", exact=True)
+    expect(in_use).to_contain_text(f"llama.cpp b{status['active']['build']}")
+    expect(in_use).to_contain_text(status["active"]["server_path"])
+    expect(in_use).to_contain_text("Proven")
+    expect(page.get_by_label("This computer", exact=True)).to_contain_text("Processor")
+    usable = [rung for rung in status["ladder"] if rung["usable"]]
+    assert usable
+    for rung in usable:
+        expect(page.get_by_label("What this computer can use")).to_contain_text(rung["reason"])
+    for runtime in status["installed"]:
+        expect(page.get_by_label("Installed", exact=True)).to_contain_text(runtime["id"])
+    runtimes.watch.assert_clean()
+
+
+def test_releases_that_cannot_be_reached_are_said_to_be(runtimes: Opened) -> None:
+    updates = runtimes.page.get_by_label("Updates", exact=True)
+    updates.get_by_role("button", name="Check now").click()
+    expect(updates.get_by_text("127.0.0.1").first).to_be_visible(timeout=LOADED_MS)
+    expect(updates.get_by_role("button", name="Check now")).to_be_enabled()
+    runtimes.watch.assert_clean()
+
+
+def test_the_backend_and_the_way_of_updates_are_kept(runtimes: Opened) -> None:
+    page, client = runtimes.page, runtimes.client
+    page.get_by_role("radio", name="Processor", exact=True).check()
+    kit.wait_for(lambda: client.snapshot()["settings"]["runtime"]["backend"] == "cpu", "the wish")
+    page.get_by_role("radio", name="Best for this computer", exact=True).check()
+    kit.wait_for(lambda: client.snapshot()["settings"]["runtime"]["backend"] is None, "no wish")
+    page.get_by_role("radio", name="Off", exact=True).check(force=True)
+    kit.wait_for(lambda: client.snapshot()["settings"]["runtime"]["updates"] == "off", "the mode")
+    runtimes.watch.assert_clean()
+
+
+def test_a_build_of_mine_that_is_none_is_refused_with_its_path(runtimes: Opened) -> None:
+    installed = runtimes.page.get_by_label("Installed", exact=True)
+    installed.get_by_role("button", name="Add a build of mine…").click()
+    installed.get_by_label("Where your llama-server").fill("/no/such/llama-server")
+    installed.get_by_role("button", name="Try it").click()
+    main = runtimes.page.locator("main")
+    expect(main.get_by_role("alert").filter(has_text="/no/such")).to_be_visible(timeout=LOADED_MS)
+    runtimes.watch.assert_clean()
+
+
+def test_a_model_is_pinned_to_a_runtime_in_its_details(opened: Opened) -> None:
+    runtime_id = opened.client.snapshot()["runtime"]["active"]["id"]
+    drawer = opened.drawer(FIRST_NAME)
+    drawer.get_by_label("Runtime", exact=True).select_option(runtime_id)
+    drawer.get_by_role("button", name="Save").click()
+    expect(opened.page.get_by_role("log", name="Messages")).to_contain_text("Saved")
+    own = opened.client.call("model_settings", model_id=FIRST)["own"]
+    assert own["runtime"] == runtime_id
+    drawer.get_by_role("button", name="Load", exact=True).click()
+    assert kit.wait_ready(opened.client, FIRST)["runtime_id"] == runtime_id
+    expect(drawer.locator(".fact").filter(has_text="Runtime")).to_contain_text(runtime_id)
     opened.watch.assert_clean()

@@ -1,5 +1,7 @@
 // Made-up snapshots for looking at the page without an engine.
 
+import { CPU, RUNTIMES, status as runtimes, VULKAN } from './fixture_runtimes.mjs';
+
 const NOW = () => Date.now() / 1000;
 const QUANTS = ['Q4_K_M', 'Q8_0', 'Q5_K_M', 'Q6_K', 'IQ3_XS', 'F16', 'Q4_1', 'MXFP4'];
 const MAKERS = ['bartowski', 'unsloth', 'HuggingFaceTB', 'Qwen', 'ggml-org', 'lmstudio-community'];
@@ -47,17 +49,13 @@ const LONG = model({
 
 export const status = (id, part) => ({
   model_id: id, state: 'unloaded', in_flight: 0, waiting: 0, pid: null, loaded_at: null, last_used_at: null, load_s: null,
-  memory_bytes: null, context_length: null, retry_at: null, error: null, ...part,
+  memory_bytes: null, context_length: null, runtime_id: null, offload: null, retry_at: null, error: null, ...part,
 });
 const ready = (m, part) => status(m.id, {
   state: 'ready', pid: 41233, loaded_at: NOW() - 600, last_used_at: NOW() - 42, load_s: 1.7,
-  memory_bytes: m.size_bytes + 8192 * m.kv_bytes_per_token, context_length: 8192, ...part,
+  memory_bytes: m.size_bytes + 8192 * m.kv_bytes_per_token, context_length: 8192, runtime_id: CPU.id, ...part,
 });
 
-const CPU = {
-  id: 'b11434-cpu', build: 11434, backend: 'cpu', server_path: `${HOME}/runtimes/b11434-cpu/llama-server`, origin: 'built',
-  version_text: 'version: 11434', devices: [],
-};
 const MANY = Array.from({ length: 1000 }, (_, i) => {
   const family = FAMILIES[i % FAMILIES.length];
   const size = [1, 3, 8, 14, 27, 70][i % 6];
@@ -72,7 +70,7 @@ const MANY = Array.from({ length: 1000 }, (_, i) => {
 
 const job = (part) => ({
   id: 'j1', kind: 'build_runtime', title: 'Building llama.cpp b11434', state: 'running', step: 'Compiling ggml-cpu.c', done: 163,
-  total: 412, unit: 'steps', rate_per_s: 1.9, eta_s: 131, created_at: NOW() - 80, finished_at: null, log_name: 'build-j1.log', error: null, ...part,
+  total: 412, unit: 'steps', rate_per_s: 1.9, eta_s: 131, created_at: NOW() - 80, finished_at: null, log_name: 'build-runtime.log', error: null, ...part,
 });
 
 function base(port) {
@@ -80,12 +78,12 @@ function base(port) {
     seq: 10, version: '0.1.0', pid: 4711, started_at: NOW() - 3600, home: HOME, mode: 'tray', server_state: 'stopped',
     status_text: 'No model chosen', active_model_id: null, recent_model_ids: [],
     gateway: { state: 'listening', host: '127.0.0.1', port, base_url: `http://127.0.0.1:${port}/v1`, requests_total: 0, error: null },
-    runtime: { state: 'ready', active: CPU, job_id: null, error: null }, models: [], statuses: [],
+    runtime: runtimes({}), models: [], statuses: [],
     folders: [{ path: `${HOME}/models`, state: 'ok', model_count: 0, is_home: true }], left_out: [], scanning: false, jobs: [],
     memory: { total_bytes: 33.4e9, available_bytes: 21.2e9, budget_bytes: 18.6e9, models_bytes: 0 }, notices: [],
     settings: {
       version: 1, server: { host: '127.0.0.1', port, context_length: 8192, max_queue: 64, start_with: 'last' }, library: { folders: [] },
-      runtime: { auto_build: true }, ui: { theme: 'system', close_to_tray: true }, aliases: { 'gpt-4o': 'default' }, models: {},
+      runtime: { server_path: null, auto_build: true, updates: 'notify', backend: null, feed_url: null }, ui: { theme: 'system', close_to_tray: true }, aliases: { 'gpt-4o': 'default' }, models: {},
     },
     last_request: null,
   };
@@ -133,7 +131,7 @@ const SCENARIOS = {
     notices: [{ code: 'port_taken', level: 'error', message: 'Port 7070 is held by python3 (process 2214).', remedy: 'End that program, or choose another port in Settings.' }],
   }),
   building: (s) => ({
-    ...s, models: [SMOL], runtime: { state: 'building', active: null, job_id: 'j1', error: null }, jobs: [job()], status_text: 'Building llama.cpp',
+    ...s, models: [SMOL], runtime: runtimes({ state: 'building', active: null, installed: [], job_id: 'j1' }), jobs: [job()], status_text: 'Building llama.cpp',
     server_state: 'starting',
   }),
   hostile: (s) => ({
@@ -142,6 +140,18 @@ const SCENARIOS = {
     left_out: [{ path: '/x/<iframe>.gguf', reason: '<script>alert(5)</script>' }],
   }),
 };
+
+// One small home with each state of its runtimes: one model on the GPU, one that fell back.
+for (const [name, part] of Object.entries(RUNTIMES)) {
+  SCENARIOS[name] = (s) => ({
+    ...s, models: [SMOL, QWEN], active_model_id: QWEN.id, server_state: 'ready', status_text: 'Qwen3 8B is ready', folders: USUAL_FOLDERS.slice(0, 2),
+    statuses: part.runtime.active ? [
+      ready(QWEN, { runtime_id: VULKAN.id, offload: { requested: null, actual: 29, total: 37 } }),
+      ready(SMOL, { pid: 41240, runtime_id: VULKAN.id, offload: { requested: 31, actual: 0, total: 31 } }),
+    ] : [],
+    settings: { ...s.settings, models: { [SMOL.id]: { runtime: 'b11434-cpu' } } }, ...part,
+  });
+}
 
 export const scenarioNames = Object.keys(SCENARIOS);
 export const snapshot = (name, port) => structuredClone((SCENARIOS[name] ?? SCENARIOS.two)(base(port)));

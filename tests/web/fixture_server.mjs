@@ -7,6 +7,7 @@ import { readFile } from 'node:fs/promises';
 import { extname, join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { ANSWER, history, logText, scenarioNames, snapshot } from './fixture_data.mjs';
+import { available } from './fixture_runtimes.mjs';
 
 const WEB = fileURLToPath(new URL('../../tray_app/web/', import.meta.url));
 const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml' };
@@ -15,6 +16,7 @@ const CSP = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 's
 
 const port = Number(process.argv[2] ?? 7171);
 let state = snapshot('two', port);
+let scenario = 'two';
 let log = logText();
 const streams = new Set();
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
@@ -27,7 +29,7 @@ function publish(name, data) {
 function setStatus(id, part) {
   const old = state.statuses.find((s) => s.model_id === id) ?? {
     model_id: id, in_flight: 0, waiting: 0, pid: null, loaded_at: null, last_used_at: null, load_s: null, memory_bytes: null,
-    context_length: null, retry_at: null, error: null };
+    context_length: null, retry_at: null, error: null, runtime_id: null, offload: null };
   const status = { ...old, ...part };
   state.statuses = [...state.statuses.filter((s) => s.model_id !== id), status];
   publish('ModelChanged', { status });
@@ -42,6 +44,30 @@ function setSetting(key, value) {
   publish('SettingsChanged', { keys: [key] });
 }
 
+function setRuntime(part) {
+  state.runtime = { ...state.runtime, ...part };
+  publish('RuntimeChanged', { status: state.runtime });
+}
+
+function runtimeJob(kind, title, unit, total) {
+  const job = {
+    id: `r${state.seq}`, kind, title, state: 'running', step: 'Beginning', done: 0, total, unit, rate_per_s: total / 8, eta_s: 8, created_at: Date.now() / 1000,
+    finished_at: null, log_name: `${kind.replace('_', '-')}.log`, error: null };
+  const show = (part) => {
+    Object.assign(job, part);
+    state.jobs = [...state.jobs.filter((other) => other.id !== job.id), { ...job }];
+    publish('JobChanged', { job });
+  };
+  show({});
+  const timer = setInterval(() => {
+    if (state.jobs.find((other) => other.id === job.id)?.state !== 'running') clearInterval(timer);
+    else if (job.done + total / 40 >= total) show({ state: 'done', done: total, eta_s: 0 });
+    else show({ done: Math.round(job.done + total / 40), eta_s: (total - job.done) / total * 8 });
+  }, 200);
+  timer.unref();
+  return { job_id: job.id };
+}
+
 class Refusal extends Error {}
 const refuse = (code, message, remedy = '') => { throw Object.assign(new Refusal(message), { view: { code, message, remedy } }); };
 
@@ -49,7 +75,7 @@ const COMMANDS = {
   snapshot: () => state,
   rescan: () => null,
   request_history: () => (state.last_request ? history() : []),
-  list_logs: () => [{ name: 'engine.log', size_bytes: log.length, modified_at: 2 }, { name: 'build-j1.log', size_bytes: 100, modified_at: 1 }],
+  list_logs: () => [{ name: 'engine.log', size_bytes: log.length, modified_at: 2 }, { name: 'build-runtime.log', size_bytes: 100, modified_at: 1 }],
   read_log: ({ offset, max_bytes: most }) => {
     if (offset !== null) log += `9.99.000.001 I new line ${new Date().toISOString()}\n`;
     const start = offset ?? Math.max(0, log.length - most);
@@ -93,7 +119,31 @@ const COMMANDS = {
     publish('JobChanged', { job: state.jobs.find((j) => j.id === id) });
   },
   find_runtime: () => null,
-  build_runtime: () => refuse('runtime_build_failed', 'cmake was not found.', 'Install cmake and a C++ compiler, then build again.'),
+  async available_runtimes({ refresh }) {
+    if (scenario === 'rt-slow') await pause(60_000);
+    if (refresh) await pause(1200);
+    return available(scenario, state.runtime, refresh);
+  },
+  install_runtime: ({ backend, build }) => runtimeJob('install_runtime', `Installing llama.cpp b${build} for ${backend}`, 'bytes', 34_600_000),
+  build_runtime: ({ backend, portable }) => runtimeJob('build_runtime', `Building llama.cpp b11434 for ${backend}${portable ? ', portable' : ''}`, 'steps', 412),
+  use_runtime: ({ name }) => {
+    const found = state.runtime.installed.find((one) => one.id === name);
+    if (!found) refuse('runtime_missing', `There is no llama-server in ${name}.`, 'Name the program, or the folder it is in.');
+    setRuntime({ active: found, previous_id: state.runtime.active?.id ?? null, on_trial: true });
+    return { job_id: 'p1' };
+  },
+  roll_back_runtime: () => COMMANDS.use_runtime({ name: state.runtime.previous_id }),
+  remove_runtime: ({ runtime_id: id }) => {
+    const gone = state.runtime.installed.find((one) => one.id === id);
+    setRuntime({ installed: state.runtime.installed.filter((one) => one.id !== id), previous_id: state.runtime.previous_id === id ? null : state.runtime.previous_id });
+    return { freed_bytes: gone.size_bytes };
+  },
+  check_updates: () => state.runtime.update,
+  skip_update: () => setRuntime({ update: null }),
+  async read_hardware() {
+    await pause(600);
+    setRuntime({ hardware: { ...state.runtime.hardware, read_at: Date.now() / 1000 } });
+  },
   copy_diagnostics: () => ({ path: '/tmp/diagnostics.zip' }),
 };
 
@@ -164,6 +214,7 @@ createServer((request, response) => {
   if (url.pathname.startsWith('/web/')) return file(url.pathname.slice(5), response);
   const wish = url.searchParams.get('scenario');
   if (wish) {
+    scenario = wish;
     state = snapshot(wish, port);
     for (const stream of streams) stream.destroy();
   }

@@ -3,6 +3,7 @@
 
 import { signal } from './html.js';
 import { CommandError, createBridge } from './bridge.js';
+import { bytes } from './format.js';
 
 export const bridge = createBridge();
 
@@ -86,17 +87,35 @@ export const pinModel = (id, pinned) => run('pin_model', { model_id: id, pinned 
 /** @param {string} id */
 export const cancelJob = (id) => run('cancel_job', { job_id: id }, id);
 export const rescan = () => run('rescan');
-export const buildRuntime = () => run('build_runtime');
 export const findRuntime = () => run('find_runtime');
+export const readHardware = () => run('read_hardware');
+/** @param {string} backend @param {number | null} build @param {string} [subject] */
+export const installRuntime = (backend, build, subject = backend) => run('install_runtime', { backend, build }, subject);
+/** @param {string} backend @param {{portable?: boolean, activate?: boolean}} [how] */
+export const buildRuntime = (backend, how = {}) => run('build_runtime', { backend, ...how }, backend);
+/** @param {string} id */
+export const useRuntime = (id) => run('use_runtime', { name: id }, id);
+export const rollBackRuntime = () => run('roll_back_runtime');
+/** @param {number} build */
+export const skipUpdate = (build) => run('skip_update', { build });
 
 /** @param {string} path @returns {Promise<boolean>} */
 export async function addFolder(path) {
   return (await run('add_folder', { path })).ok;
 }
 
+/** @param {string} id */
+export async function removeRuntime(id) {
+  const result = await run('remove_runtime', { runtime_id: id }, id);
+  if (result.ok) toast('ok', `Removed ${id}; ${bytes(result.value?.freed_bytes)} are free again.`);
+}
+
+/** @returns {Promise<string | null>} the folder the user picks in the system's chooser */
+export const pickFolder = () => natively(bridge.native.chooseFolder);
+
 /** Adds the folder the user picks in the system's chooser. */
 export async function chooseFolder() {
-  const path = await natively(bridge.native.chooseFolder);
+  const path = await pickFolder();
   if (path) await addFolder(path);
 }
 

@@ -92,6 +92,15 @@ export function ago(at, nowS) {
   return days === 1 ? 'yesterday' : `${days} days ago`;
 }
 
+/**
+ * A date without its time: 12 Jan 2026.
+ * @param {number | null | undefined} at Unix seconds
+ */
+export function day(at) {
+  if (at == null || !Number.isFinite(at)) return DASH;
+  return new Date(at * 1000).toLocaleDateString('en-GB', { day: 'numeric', month: 'short', year: 'numeric' });
+}
+
 /** @param {number | null | undefined} rate tokens per second */
 export function speed(rate) {
   if (rate == null || !Number.isFinite(rate)) return DASH;

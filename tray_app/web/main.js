@@ -11,10 +11,11 @@ import { JobStrip, LinkBar, ManualCopy, Notices, Sidebar, Toasts } from './compo
 import { Spinner } from './components/ui.js';
 import { ChatView } from './views/chat.js';
 import { ModelsView } from './views/models.js';
+import { RuntimesView } from './views/runtimes.js';
 import { ServerView } from './views/server.js';
 import { SettingsView } from './views/settings.js';
 
-const VIEWS = { models: ModelsView, server: ServerView, chat: ChatView, settings: SettingsView };
+const VIEWS = { models: ModelsView, server: ServerView, runtimes: RuntimesView, chat: ChatView, settings: SettingsView };
 const THEME_KEY = 'llama-wrangler.theme';
 const SOON_MS = 700;
 
@@ -71,7 +72,7 @@ function followTheme() {
 /** @param {KeyboardEvent} event */
 function onKey(event) {
   const typing = event.target instanceof HTMLElement && event.target.matches('input, textarea, select');
-  if ((event.ctrlKey || event.metaKey) && !event.altKey && /^[1-4]$/.test(event.key)) {
+  if ((event.ctrlKey || event.metaKey) && !event.altKey && /^[1-9]$/.test(event.key) && Number(event.key) <= PAGES.length) {
     event.preventDefault();
     go(PAGES[Number(event.key) - 1]);
   } else if (event.key === '/' && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) {

@@ -1,9 +1,9 @@
 // @ts-check
-/** Which page is open: `#/models`, `#/server`, `#/chat`, `#/settings`. */
+/** Which page is open: `#/models`, `#/server`, `#/runtimes`, `#/chat`, `#/settings`. */
 
 import { signal } from './html.js';
 
-export const PAGES = /** @type {const} */ (['models', 'server', 'chat', 'settings']);
+export const PAGES = /** @type {const} */ (['models', 'server', 'runtimes', 'chat', 'settings']);
 /** @typedef {typeof PAGES[number]} Page */
 
 /** @param {string} hash @returns {Page} */

@@ -19,8 +19,8 @@ export const stopping = signal(false);
 export const inWindow = signal(false);
 /** A theme just picked, until the engine's settings say the same. @type {import('./html.js').Signal<string | null>} */
 export const themeWish = signal(null);
-/** The running job whose progress the page in view already shows. */
-export const jobInView = signal('');
+/** The running jobs whose progress the page in view already shows, by id. */
+export const jobsInView = signal(/** @type {ReadonlySet<string>} */ (new Set()));
 /** The page's clock, seconds; moves once a second while the page is visible. */
 export const now = signal(Date.now() / 1000);
 /** When this page saw a model begin to load, seconds. @type {Map<string, number>} */
@@ -55,6 +55,7 @@ export const theme = computed(() => themeWish.value ?? settings.value.ui?.theme)
 export const modelById = computed(() => new Map(models.value.map((m) => [m.id, m])));
 export const statusById = computed(() => new Map(statuses.value.map((s) => [s.model_id, s])));
 export const activeModel = computed(() => modelById.value.get(activeId.value ?? '') ?? null);
+export const runtimeById = computed(() => new Map((runtime.value?.installed ?? []).map((r) => [r.id, r])));
 export const runningJobs = computed(() => jobs.value.filter((j) => j.state === 'running' || j.state === 'queued'));
 
 /** @param {string} id @returns {ModelStatus} */
@@ -66,7 +67,7 @@ export function statusOf(id) {
 function unloaded(id) {
   return {
     model_id: id, state: 'unloaded', in_flight: 0, waiting: 0, pid: null, loaded_at: null, last_used_at: null,
-    load_s: null, memory_bytes: null, context_length: null, retry_at: null, error: null,
+    load_s: null, memory_bytes: null, context_length: null, retry_at: null, error: null, runtime_id: null, offload: null,
   };
 }
 

@@ -1,6 +1,7 @@
 // @ts-check
 /**
- * The engine's values as the page sees them (tray_app/engine/values.py is the source).
+ * The engine's values as the page sees them; tray_app/engine/values.py and
+ * tray_app/engine/runtime/values.py are the source.
  * Types only; nothing here runs.
  *
  * @typedef {{code: string, message: string, remedy: string}} ErrorView
@@ -40,6 +41,8 @@
  * @property {number | null} context_length
  * @property {number | null} retry_at
  * @property {ErrorView | null} error
+ * @property {string | null} runtime_id
+ * @property {Offload | null} offload
  *
  * @typedef {object} Job
  * @property {string} id
@@ -62,8 +65,105 @@
  * @typedef {{code: string, level: 'info'|'warning'|'error', message: string, remedy: string}} Notice
  * @typedef {{total_bytes: number, available_bytes: number, budget_bytes: number, models_bytes: number}} Memory
  * @typedef {{state: 'stopped'|'listening'|'blocked', host: string, port: number, base_url: string, requests_total: number, error: ErrorView | null}} GatewayStatus
- * @typedef {{id: string, build: number | null, backend: string, server_path: string, origin: string, version_text: string, devices: string[]}} Runtime
- * @typedef {{state: 'searching'|'missing'|'building'|'ready'|'failed', active: Runtime | null, job_id: string | null, error: ErrorView | null, rejected?: LeftOut[]}} RuntimeStatus
+ * @typedef {'cuda'|'rocm'|'vulkan'|'sycl'|'opencl'|'metal'|'cpu'} Backend
+ *
+ * @typedef {object} Gpu
+ * @property {string} name
+ * @property {string} vendor
+ * @property {number | null} memory_bytes
+ * @property {boolean | null} integrated
+ * @property {string | null} driver
+ * @property {string | null} compute_capability
+ * @property {string | null} gfx_target
+ * @property {string | null} bus_id
+ * @property {boolean | null} vulkan
+ *
+ * @typedef {object} Hardware
+ * @property {string} system
+ * @property {string} arch
+ * @property {string | null} cpu_name
+ * @property {number | null} cpu_cores
+ * @property {number | null} cpu_threads
+ * @property {string[]} cpu_features
+ * @property {number | null} memory_bytes
+ * @property {Gpu[]} gpus
+ * @property {string | null} cuda
+ * @property {string | null} rocm
+ * @property {string | null} vulkan
+ * @property {boolean | null} level_zero
+ * @property {boolean | null} opencl
+ * @property {boolean | null} kfd
+ * @property {string[]} problems
+ * @property {number} read_at
+ *
+ * @typedef {{backend: string, usable: boolean, reason: string, gpus: string[]}} Rung
+ *
+ * @typedef {object} Proof
+ * @property {boolean} ok
+ * @property {number} proved_at
+ * @property {string[]} devices
+ * @property {number | null} layers_on_gpu
+ * @property {number | null} layers
+ * @property {number | null} load_s
+ * @property {ErrorView | null} error
+ * @property {string[]} warnings
+ * @property {string[]} missing_libraries
+ *
+ * @typedef {object} Runtime
+ * @property {string} id
+ * @property {number | null} build
+ * @property {string} backend
+ * @property {string} server_path
+ * @property {string} origin
+ * @property {string} version_text
+ * @property {string[]} devices
+ * @property {Proof | null} proof
+ * @property {number | null} size_bytes
+ * @property {number | null} installed_at
+ * @property {string | null} made_from
+ *
+ * @typedef {{runtime_id: string, model_id: string, error: ErrorView, back_to: string, at: number}} RolledBack
+ *
+ * @typedef {object} Update
+ * @property {number} build
+ * @property {string} tag
+ * @property {string} backend
+ * @property {number | null} published_at
+ * @property {string} notes Markdown, untrusted
+ * @property {string} url
+ * @property {number | null} size_bytes
+ * @property {boolean} told
+ *
+ * @typedef {{requested: number | null, actual: number, total: number}} Offload
+ *
+ * @typedef {object} RuntimeStatus
+ * @property {'searching'|'missing'|'building'|'ready'|'failed'} state
+ * @property {Runtime | null} active
+ * @property {string | null} job_id
+ * @property {ErrorView | null} error
+ * @property {LeftOut[]} rejected
+ * @property {Runtime[]} installed
+ * @property {string | null} previous_id
+ * @property {boolean} on_trial
+ * @property {RolledBack | null} rolled_back
+ * @property {Hardware | null} hardware
+ * @property {Rung[]} ladder
+ * @property {string[]} stepped_down backends tried in vain for the active one, and why
+ * @property {Update | null} update
+ *
+ * What `available_runtimes` answers.
+ * @typedef {object} Choice
+ * @property {string} backend
+ * @property {string} variant
+ * @property {number} size_bytes
+ * @property {boolean} usable
+ * @property {string} reason
+ * @property {string} runtime_id
+ * @property {boolean} installed
+ *
+ * @typedef {{tag: string, build: number, published_at: number | null, notes: string, url: string, choices: Choice[]}} Release
+ * @typedef {{backend: string, usable: boolean, reason: string, missing: string[], install_command: string}} Buildable
+ * @typedef {{checked_at: number | null, error: ErrorView | null, releases: Release[], buildable: Buildable[], source_build: number}} Available
  *
  * @typedef {object} RequestRecord
  * @property {string} model_id

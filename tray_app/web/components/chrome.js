@@ -5,14 +5,14 @@ import { html } from '../html.js';
 import { cancelJob, dismiss, manualCopy, pending, toasts } from '../actions.js';
 import { page, PAGES } from '../router.js';
 import {
-  activeModel, gateway, jobInView, jobs, link, models, notices, runningJobs, runtime, serverState, statuses, statusOf, statusText,
+  activeModel, gateway, jobsInView, link, models, notices, runningJobs, runtime, serverState, statuses, statusOf, statusText,
   stopping, withName,
 } from '../store.js';
 import { activeText, bytes, clock, progressText } from '../format.js';
 import { Icon } from './icons.js';
 import { Callout, Dot, IconButton, Modal, Progress, Spinner, Words } from './ui.js';
 
-const TITLES = { models: 'Models', server: 'Server', chat: 'Chat', settings: 'Settings' };
+const TITLES = { models: 'Models', server: 'Server', runtimes: 'Runtimes', chat: 'Chat', settings: 'Settings' };
 const TONES = { stopped: 'idle', starting: 'busy', ready: 'ok', busy: 'ok', error: 'bad' };
 
 export function Sidebar() {
@@ -66,13 +66,21 @@ export function LinkBar() {
   return html`<div class="link-bar" role="status">${!expired && html`<${Spinner} />`}${words}</div>`;
 }
 
+const OF_RUNTIMES = new Set(['runtime_update', 'runtime_rolled_back', 'runtime_missing', 'cpu_fallback', 'gpu_unused']);
+/** Those that the runtimes page tells at its own place. */
+const TOLD_THERE = new Set(['runtime_update', 'runtime_rolled_back', 'runtime_missing']);
+
 export function Notices() {
-  if (!notices.value.length) return null;
+  const there = page.value === 'runtimes';
+  const same = runtime.value?.error?.message;
+  const list = notices.value.filter((n) => !there || !(TOLD_THERE.has(n.code) || n.message === same));
+  if (!list.length) return null;
   const tone = { info: 'info', warning: 'warn', error: 'bad' };
   return html`
     <div class="notices">
-      ${notices.value.map((n) => html`
-        <${Callout} key=${n.code} tone=${tone[n.level] ?? 'info'} message=${withName(n.message)} remedy=${n.remedy} />`)}
+      ${list.map((n) => html`
+        <${Callout} key=${n.code} tone=${tone[n.level] ?? 'info'} message=${withName(n.message)} remedy=${n.remedy}>
+          ${!there && (OF_RUNTIMES.has(n.code) || n.message === same) && html`<a class="button small" href="#/runtimes">See runtimes</a>`}<//>`)}
     </div>`;
 }
 
@@ -95,7 +103,7 @@ export function JobLine({ job }) {
 }
 
 export function JobStrip() {
-  const list = runningJobs.value.filter((job) => job.id !== jobInView.value);
+  const list = runningJobs.value.filter((job) => !jobsInView.value.has(job.id));
   if (!list.length) return null;
   return html`
     <section class="job-strip" aria-label="Running tasks">
@@ -126,8 +134,3 @@ export function ManualCopy() {
         onFocus=${(/** @type {any} */ event) => event.target.select()}></textarea>
     <//>`;
 }
-
-/** The newest job of a kind, running or ended. @param {string} kind */
-export const lastJob = (kind) => jobs.value
-  .filter((job) => job.kind === kind)
-  .sort((a, b) => b.created_at - a.created_at)[0] ?? null;

@@ -61,8 +61,10 @@ function drawInline(node, key) {
 function Link({ node }) {
   const only = node.children[0];
   const same = node.children.length === 1 && only.type === 'text' && only.text === node.url;
-  return html`<span class="md-link">${!same && html`<span>${node.children.map(drawInline)}</span> `}${
-    inWindow.value && /^https?:\/\//i.test(node.url)
-      ? html`<button type="button" class="md-url" title="Open in the browser" onClick=${() => openUrl(node.url)}>${node.url}</button>`
-      : html`<span class="md-url">${node.url}</span>`}</span>`;
+  return html`<span class="md-link">${!same && html`<span>${node.children.map(drawInline)}</span> `}<${WebAddress} url=${node.url} /></span>`;
 }
+
+/** @param {{url: string}} props */
+export const WebAddress = ({ url }) => (inWindow.value && /^https?:\/\//i.test(url)
+  ? html`<button type="button" class="md-url" title="Open in the browser" onClick=${() => openUrl(url)}>${url}</button>`
+  : html`<span class="md-url">${url}</span>`);

@@ -3,8 +3,9 @@
 
 import { html, useEffect, useState } from '../html.js';
 import { attempt, loadModel, openPath, pinModel, unloadModel, useModel } from '../actions.js';
-import { activeId, inWindow, settings, statusOf } from '../store.js';
+import { activeId, inWindow, runtimeById, settings, statusOf } from '../store.js';
 import { bytes, duration, integer, kindHint, memoryEstimate, parameters, quantizationHint } from '../format.js';
+import { offloadView, runtimeName } from '../runtime-words.js';
 import { Drawer } from '../components/drawer.js';
 import { ModelStateText } from '../components/model-state.js';
 import { Ago, Callout, CodeBlock, CopyButton } from '../components/ui.js';
@@ -59,6 +60,8 @@ const Fact = ({ name, children }) => html`<div class="fact"><dt>${name}</dt><dd>
 function Facts({ model }) {
   const status = statusOf(model.id);
   const wished = settings.value.models?.[model.id]?.context_length ?? settings.value.server?.context_length ?? 8192;
+  const ran = runtimeById.value.get(status.runtime_id ?? '');
+  const offload = offloadView(status.offload, ran);
   const context = status.context_length ?? Math.min(wished, model.context_length ?? wished);
   return html`
     <dl class="facts digits">
@@ -73,6 +76,8 @@ function Facts({ model }) {
       <${Fact} name="Memory">${status.memory_bytes != null
         ? bytes(status.memory_bytes)
         : html`about ${bytes(memoryEstimate(model, context))}<span class="muted"> with this context</span>`}<//>
+      ${offload && html`<${Fact} name="Computes"><span class="offload" data-tone=${offload.tone}>${offload.text}</span><//>`}
+      ${status.runtime_id && html`<${Fact} name="Runtime"><span title=${ran && runtimeName(ran)}>${status.runtime_id}</span><//>`}
       ${status.load_s != null && html`<${Fact} name="Last load">took ${duration(status.load_s)}<//>`}
       ${status.last_used_at != null && html`<${Fact} name="Last used"><${Ago} at=${status.last_used_at} /><//>`}
       ${status.pid != null && html`<${Fact} name="Process">${status.pid}<//>`}

@@ -3,8 +3,10 @@
 
 import { html, useEffect, useState } from '../html.js';
 import { attempt, toast } from '../actions.js';
+import { runtime } from '../store.js';
 import { joinArgs, splitArgs } from '../format.js';
-import { Field, fieldError, Switch } from '../components/fields.js';
+import { runtimeOptions } from '../runtime-words.js';
+import { Field, fieldError, Select, Switch } from '../components/fields.js';
 import { Callout } from '../components/ui.js';
 
 const NUMBERS = /** @type {const} */ ({
@@ -21,6 +23,7 @@ function toForm(own) {
     extra_args: joinArgs(own.extra_args ?? []),
     system_prompt: own.system_prompt ?? '',
     mmproj: own.mmproj ?? true,
+    runtime: own.runtime ?? '',
   };
 }
 
@@ -83,7 +86,7 @@ export function ModelSettings({ model }) {
     await read();
   }
 
-  const keys = [...Object.keys(NUMBERS), 'extra_args', 'system_prompt'];
+  const keys = [...Object.keys(NUMBERS), 'extra_args', 'system_prompt', 'runtime'];
   const placed = keys.some((key) => fieldError(error, key));
   return html`
     <form class="form" onSubmit=${save} noValidate>
@@ -92,6 +95,8 @@ export function ModelSettings({ model }) {
           <${Field} key=${key} label=${title} unit=${unit} hint=${hint} type="number" value=${form[key]}
             placeholder=${effective[key] ?? 'automatic'} onInput=${set(key)} error=${fieldError(error, key)} />`)}
       </div>
+      ${runtime.value && html`<${Select} label="Runtime" value=${form.runtime} options=${runtimeOptions(runtime.value, form.runtime)}
+        hint="Which llama.cpp runs this model." onChange=${set('runtime')} error=${fieldError(error, 'runtime')} />`}
       <${Field} label="System prompt" hint="Offered by the chat page." multiline value=${form.system_prompt}
         onInput=${set('system_prompt')} error=${fieldError(error, 'system_prompt')} />
       <${Field} label="Extra arguments" hint="Added to llama-server's command line." mono value=${form.extra_args}

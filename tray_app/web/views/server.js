@@ -3,8 +3,9 @@
 
 import { html, useState } from '../html.js';
 import { unloadModel } from '../actions.js';
-import { activeModel, gateway, lastRequest, link, memory, modelById, nameOf, serverState, statuses, statusText } from '../store.js';
+import { activeModel, gateway, lastRequest, link, memory, modelById, nameOf, runtimeById, serverState, statuses, statusText } from '../store.js';
 import { bytes, contextShort, plural } from '../format.js';
+import { offloadView } from '../runtime-words.js';
 import { LogCard } from '../components/log-viewer.js';
 import { ModelStateText } from '../components/model-state.js';
 import { Ago, Callout, Card, CodeBlock, CopyButton, Dot, PageHead, Spinner, Words } from '../components/ui.js';
@@ -74,11 +75,13 @@ function Resident({ status }) {
     status.context_length != null && `${contextShort(status.context_length)} context`,
     status.pid != null && `process ${status.pid}`,
   ].filter(Boolean).join(' · ');
+  const offload = offloadView(status.offload, runtimeById.value.get(status.runtime_id ?? ''));
   const idle = status.state === 'ready' && !status.in_flight && status.last_used_at != null;
   return html`
     <li class="resident-row">
       <div><span class="resident-name">${nameOf(status.model_id)}</span>
-        <span class="muted digits">${facts}${idle && html` · used <${Ago} at=${status.last_used_at} />`}</span></div>
+        <span class="muted digits">${facts}${idle && html` · used <${Ago} at=${status.last_used_at} />`}</span>
+        ${offload && html`<span class="offload digits" data-tone=${offload.tone} title=${status.runtime_id ?? undefined}>${offload.text}</span>`}</div>
       ${model && html`<${ModelStateText} model=${model} />`}
       <button type="button" class="button small quiet" disabled=${status.state !== 'ready' || status.in_flight > 0}
         onClick=${() => unloadModel(status.model_id)}>Unload</button>

@@ -64,12 +64,15 @@ export function SettingsView() {
         <${Card} title="Memory"><${Budget} value=${server.memory_budget_bytes ?? null} save=${save} error=${errors['server.memory_budget_bytes']} /><//>
         <${Card} title="Folders"><p class="muted hint">Read through all their subfolders. Nothing in them is changed.</p><${Folders} /><//>
         <${Card} title="Other names"><${Aliases} error=${errors.aliases} save=${(/** @type {any} */ table) => save('aliases', table)} /><//>
-        <${Card} title="Runtime">
+        <${Card} title="Runtime" actions=${html`<a class="button small quiet" href="#/runtimes">Manage runtimes</a>`}>
           <${Field} label="llama-server program" mono value=${runtime.server_path ?? ''} placeholder="found by itself"
             onCommit=${(/** @type {string} */ text) => save('runtime.server_path', text.trim() || null)} error=${errors['runtime.server_path']}
             hint="Empty: the best llama.cpp found on this computer." />
           <${Switch} label="Build llama.cpp when none is found" checked=${runtime.auto_build ?? true}
             onChange=${(/** @type {boolean} */ on) => save('runtime.auto_build', on)} />
+          <${Field} label="List of releases" mono value=${runtime.feed_url ?? ''} placeholder="the official one"
+            onCommit=${(/** @type {string} */ text) => save('runtime.feed_url', text.trim() || null)} error=${errors['runtime.feed_url']}
+            hint="The address asked for new llama.cpp releases. Empty: the official one." />
         <//>
         <${About} />
       </div></div>
