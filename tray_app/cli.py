@@ -1,14 +1,13 @@
 """The command line: a client of the engine like tray and window. Documented in docs/cli.md.
 
 Exit status: 0 done, 1 it failed (the reason is on stderr), 2 the command line was wrong,
-3 no engine is running, 4 an engine is running already.
+3 no engine is running, 4 an engine is running already, 130 ended by Ctrl+C.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
-import json
 import os
 import sys
 import time
@@ -16,11 +15,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import APP_NAME, __version__
+from . import APP_NAME, __version__, cli_runtime
 from . import cli_text as text
+from .cli_job import CANCELLED, FAILED, await_event
 from .client import ALREADY_RUNNING, Client, ClientError, ensure_engine, home_path
 
-FAILED, NOT_RUNNING = 1, 3
+NOT_RUNNING = 3
 ALONE_S = 60.0  # an engine that a tray or the CLI started ends this long after its last face
 LOG_POLL_S = 0.5
 STOP_WAIT_S = 20.0
@@ -49,7 +49,7 @@ def run(words: Sequence[str]) -> int:
         text.say_error(str(error))
         return FAILED
     except KeyboardInterrupt:
-        return 130
+        return CANCELLED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("-f", "--follow", action="store_true", help="go on as it grows")
     logs.add_argument("--list", action="store_true", help="list the logs")
     add("doctor", _doctor, "check this installation", as_json=True)
+    cli_runtime.add_verbs(verbs)
     engine = add("engine", _engine, "")
     engine.add_argument("--mode", choices=("tray", "once", "serve"), default="tray")
     engine.add_argument("--alone-s", type=float, default=ALONE_S, help=argparse.SUPPRESS)
@@ -147,7 +148,7 @@ def _list(options: argparse.Namespace) -> int:
     client = ensure_engine(mode="once")
     snapshot = _settled(client)
     if options.json:
-        return _print_json(text.model_rows(snapshot))
+        return text.print_json(text.model_rows(snapshot))
     text.print_models(snapshot)
     return 0
 
@@ -169,10 +170,10 @@ def _status(options: argparse.Namespace) -> int:
     except ClientError:
         if not options.json:
             raise
-        _print_json({"state": "stopped", "running": False})
+        text.print_json({"state": "stopped", "running": False})
         return NOT_RUNNING
     if options.json:
-        return _print_json(text.status_row(snapshot))
+        return text.print_json(text.status_row(snapshot))
     text.print_status(snapshot)
     return 0
 
@@ -185,7 +186,7 @@ def _use(options: argparse.Namespace) -> int:
         _wait_until_ready(client, model_id, quiet=options.json)
     snapshot = client.snapshot()
     if options.json:
-        return _print_json(text.status_row(snapshot))
+        return text.print_json(text.status_row(snapshot))
     text.say(snapshot["status_text"])
     return 0
 
@@ -213,14 +214,7 @@ def _wait_until_ready(client: Client, model_id: str, quiet: bool) -> None:
         if snapshot["status_text"] != said and not quiet:
             said = snapshot["status_text"]
             text.say(said)
-        _await_event(client, snapshot["seq"])
-
-
-def _await_event(client: Client, after: int) -> None:
-    for _, name, _ in client.events(after):
-        if name != "Ping":
-            return
-    raise ClientError("engine_unreachable", "The engine ended meanwhile.", "See its log.")
+        await_event(client, snapshot["seq"])
 
 
 def _unload(options: argparse.Namespace) -> int:
@@ -228,7 +222,7 @@ def _unload(options: argparse.Namespace) -> int:
     client.call("unload_model", model_id=options.model, now=options.now)
     snapshot = client.snapshot()
     if options.json:
-        return _print_json(text.status_row(snapshot))
+        return text.print_json(text.status_row(snapshot))
     text.say(snapshot["status_text"])
     return 0
 
@@ -262,13 +256,13 @@ def _logs(options: argparse.Namespace) -> int:
     if options.list:
         logs = client.call("list_logs")
         if options.json:
-            return _print_json(logs)
+            return text.print_json(logs)
         for log in logs:
             text.say(f"{log['size_bytes']:>12}  {log['name']}")
         return 0
     part = client.call("read_log", name=options.name)
     if options.json:
-        return _print_json(part)
+        return text.print_json(part)
     text.write(part["text"])
     while options.follow:
         time.sleep(LOG_POLL_S)
@@ -284,13 +278,7 @@ def _doctor(options: argparse.Namespace) -> int:
     _settled(client)
     checks = [*client.call("doctor"), *text.desktop_checks(desktop)]
     if options.json:
-        _print_json(checks)
+        text.print_json(checks)
     else:
         text.print_checks(checks)
     return 0 if all(check["ok"] for check in checks) else FAILED
-
-
-def _print_json(value: Any) -> int:
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
-    sys.stdout.flush()  # here, so that a broken pipe is met where it is handled
-    return 0

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import time
 import unicodedata
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-PAGES = ("models", "server", "chat", "settings")
+PAGES = ("models", "server", "runtimes", "chat", "settings")
 Json = dict[str, Any]
 
 
@@ -21,7 +24,13 @@ def say_error(message: str, remedy: str = "") -> None:
     """What happened, and what to do, on stderr."""
     sys.stderr.write(f"llama-wrangler: {clean(message)}\n")
     if remedy:
-        sys.stderr.write(f"  {clean(remedy)}\n")
+        say_hint(remedy)
+
+
+def say_hint(line: str) -> None:
+    """A line on stderr that belongs to the one before."""
+    sys.stderr.write(f"  {clean(line)}\n")
+    sys.stderr.flush()
 
 
 def write(lines: str) -> None:
@@ -29,6 +38,22 @@ def write(lines: str) -> None:
     pieces = lines.split("\n")
     sys.stdout.write("\n".join(clean(piece.rstrip("\r")) for piece in pieces))
     sys.stdout.flush()
+
+
+def print_json(value: Any) -> int:
+    """`value` on stdout; returns the exit status of a verb that is done."""
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    sys.stdout.flush()  # here, so that a broken pipe is met where it is handled
+    return 0
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Rows of as many cells each, lined up."""
+    cleaned = [[clean(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in cleaned) for i in range(len(cleaned[0]))]
+    for row in cleaned:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        say("  ".join(cells).rstrip())
 
 
 def clean(line: str) -> str:
@@ -91,6 +116,24 @@ def size(count: int | None) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
 
 
+def duration(seconds: float) -> str:
+    """ "45 s", "2 min 10 s", "1 h 05 min"; at most 99 h."""
+    whole = max(0, round(min(seconds, 99 * 3600)))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def day(at: float | None) -> str:
+    """A Unix time as "2026-11-20", UTC; "?" when there is none."""
+    try:
+        return "?" if at is None else time.strftime("%Y-%m-%d", time.gmtime(at))
+    except (OverflowError, OSError, ValueError):  # a number that is no time
+        return "?"
+
+
 def parameters(count: int | None) -> str:
     """ "135M", "7.2B"."""
     if count is None:
@@ -110,7 +153,7 @@ def print_models(snapshot: Json) -> None:
         rows.append(
             (
                 "*" if model["active"] else "",
-                clean(model["id"]),
+                model["id"],
                 parameters(model["parameter_count"]),
                 model["quantization"] or "?",
                 size(model["size_bytes"]),
@@ -122,10 +165,7 @@ def print_models(snapshot: Json) -> None:
         home = next((f["path"] for f in snapshot["folders"] if f["is_home"]), "")
         say(f"No models yet. Put a GGUF file into {home}, or add a folder in the window.")
         return
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        say("  ".join(cells).rstrip())
+    print_table(rows)
     if snapshot["left_out"]:
         left = len(snapshot["left_out"])
         say(f"{left} file{'' if left == 1 else 's'} left out; the window says why.")

@@ -6,11 +6,36 @@ has passed `clean`.
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
+
+from .menu_items import (
+    LINE_LENGTH,
+    NAME_LENGTH,
+    SEPARATOR,
+    Item,
+    Kind,
+    clean,
+    escape_label,
+    heading,
+    open_window,
+    same_shape,
+)
+from .menu_runtime import runtime_items
+
+__all__ = [
+    "LINE_LENGTH",
+    "NAME_LENGTH",
+    "SEPARATOR",
+    "Item",
+    "Kind",
+    "build_menu",
+    "build_offline_menu",
+    "clean",
+    "escape_label",
+    "names_of",
+    "same_shape",
+]
 
 Json = Mapping[str, Any]
 
@@ -19,8 +44,6 @@ TOP_LEVEL_MODELS = 8
 SUBMENU_MODELS = 40
 # A GTK menu item costs about 18 kB; past this the window's search is the better list.
 MENU_MODELS = 200
-NAME_LENGTH = 48
-LINE_LENGTH = 90
 NOTICES = 3
 
 _LOADED = ("ready", "loading", "waiting", "backoff")
@@ -34,52 +57,25 @@ _STATE_WORDS = {
 }
 
 
-class Kind(StrEnum):
-    """How one line of the menu looks and behaves."""
-
-    ACTION = "action"
-    RADIO = "radio"
-    CHECK = "check"
-    SEPARATOR = "separator"
-    SUBMENU = "submenu"
-    HEADING = "heading"  # text only
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One line of the menu. `action` names a command; `args` are its arguments."""
-
-    kind: Kind
-    label: str = ""
-    action: str = ""
-    args: tuple[tuple[str, Any], ...] = ()
-    enabled: bool = True
-    checked: bool = False
-    default: bool = False
-    children: tuple[Item, ...] = ()
-
-
-SEPARATOR = Item(Kind.SEPARATOR)
-
-
 def build_menu(snapshot: Json, *, autostart: bool | None) -> tuple[Item, ...]:
     """The menu for a running engine. `autostart` None leaves "Start at login" out."""
     return (
-        _heading(snapshot["status_text"]),
-        *_notices(snapshot["notices"], snapshot["status_text"]),
+        heading(snapshot["status_text"]),
+        *_notices(snapshot),
         *_jobs(snapshot["jobs"]),
         SEPARATOR,
         *_models(snapshot),
         *_switch_now(snapshot),
         *_unload(snapshot),
         SEPARATOR,
-        _open_window("Open window", default=True),
+        open_window("Open window", default=True),
         Item(
             Kind.ACTION,
             "Copy API address",
             "copy_address",
             (("text", snapshot["gateway"]["base_url"]),),
         ),
+        *runtime_items(snapshot["runtime"]),
         Item(Kind.ACTION, "Open logs", "open_logs"),
         SEPARATOR,
         *_autostart(autostart),
@@ -91,46 +87,13 @@ def build_offline_menu(text: str, *, autostart: bool | None, can_restart: bool) 
     """The menu while no engine answers; `text` says why. `can_restart` offers a new try."""
     restart = Item(Kind.ACTION, "Restart the engine", "restart_engine", default=True)
     return (
-        _heading(text),
+        heading(text),
         *((restart,) if can_restart else ()),
         SEPARATOR,
         Item(Kind.ACTION, "Open logs", "open_logs"),
         SEPARATOR,
         *_autostart(autostart),
         Item(Kind.ACTION, "Quit", "quit"),
-    )
-
-
-def clean(text: object, limit: int) -> str:
-    """`text` on one line without control or direction marks, at most `limit` characters.
-
-    What is too long loses its middle: names of models differ at both ends.
-    """
-    # The slice bounds the work on a name of megabytes.
-    words = "".join(
-        " " if character.isspace() else character
-        for character in str(text)[: 20 * limit]
-        if character.isspace() or not unicodedata.category(character).startswith("C")
-    ).split()
-    line = " ".join(words)
-    if len(line) <= limit:
-        return line
-    tail = limit // 3
-    return line[: limit - tail - 1].rstrip() + "…" + line[-tail:].lstrip()
-
-
-def escape_label(label: str, mark: str) -> str:
-    """`label` so that the toolkit's mnemonic `mark` ("&" on Windows, else "") shows as itself."""
-    return label.replace(mark, mark * 2) if mark else label
-
-
-def same_shape(old: Sequence[Item], new: Sequence[Item]) -> bool:
-    """Whether only labels and `enabled` differ, so that an open menu can be changed in place."""
-    return len(old) == len(new) and all(
-        (a.kind, a.action, a.args, a.checked, a.default)
-        == (b.kind, b.action, b.args, b.checked, b.default)
-        and same_shape(a.children, b.children)
-        for a, b in zip(old, new, strict=True)
     )
 
 
@@ -166,8 +129,8 @@ def _models(snapshot: Json) -> tuple[Item, ...]:
     models: Sequence[Json] = snapshot["models"]
     if not models:
         if snapshot["scanning"]:
-            return (_heading("Looking for models…"),)
-        return (_open_window("Add your first model…"),)
+            return (heading("Looking for models…"),)
+        return (open_window("Add your first model…"),)
     labels = names_of(models)
     states = {status["model_id"]: status["state"] for status in snapshot["statuses"]}
     top, rest = _choose(snapshot, labels, states)
@@ -181,7 +144,7 @@ def _models(snapshot: Json) -> tuple[Item, ...]:
         children = list(_chunked([(labels[model["id"]], row(model)) for model in shown]))
         if len(shown) < len(rest):
             children.append(SEPARATOR)
-            children.append(_open_window(f"{len(rest) - len(shown)} more in the window…"))
+            children.append(open_window(f"{len(rest) - len(shown)} more in the window…"))
         items.append(Item(Kind.SUBMENU, "More models", children=tuple(children)))
     return tuple(items)
 
@@ -277,23 +240,33 @@ def _unload(snapshot: Json) -> tuple[Item, ...]:
     return (Item(Kind.SUBMENU, "Unload", children=children),)
 
 
-def _notices(notices: Sequence[Json], status_text: str) -> tuple[Item, ...]:
+def _notices(snapshot: Json) -> tuple[Item, ...]:
     """The worst few of the standing notices; a click opens the window, which has the remedy."""
-    order = {"error": 0, "warning": 1}
-    news = [notice for notice in notices if notice["message"] != status_text]
-    ranked = sorted(news, key=lambda notice: order.get(notice["level"], 2))
+    ranks = {"error": 0, "warning": 1}
+    news = [n for n in snapshot["notices"] if n["message"] != snapshot["status_text"]]
+    ranked = sorted(news, key=lambda notice: ranks.get(notice["level"], len(ranks)))
     return tuple(
-        _open_window(
-            f"⚠ {clean(notice['message'], LINE_LENGTH)}",
-            page="models" if "model" in notice["code"] or "switch" in notice["code"] else "server",
+        open_window(
+            f"{'⚠ ' if notice['level'] in ranks else ''}{clean(notice['message'], LINE_LENGTH)}",
+            page=_page_of(notice, snapshot["runtime"]),
         )
         for notice in ranked[:NOTICES]
     )
 
 
+def _page_of(notice: Json, runtime: Json) -> str:
+    """The window's page that can do something about a notice."""
+    code, error = notice["code"], runtime["error"]
+    about_runtime = code.startswith("runtime_") or code in ("cpu_fallback", "gpu_unused")
+    # A download or a disk that is full has no code of its own for runtimes.
+    if about_runtime or (error is not None and error["message"] == notice["message"]):
+        return "runtimes"
+    return "models" if "model" in code or "switch" in code else "server"
+
+
 def _jobs(jobs: Sequence[Json]) -> tuple[Item, ...]:
     return tuple(
-        _heading(f"{clean(job['title'], NAME_LENGTH)} — {_progress(job)}")
+        heading(f"{clean(job['title'], NAME_LENGTH)} — {_progress(job)}")
         for job in jobs
         if job["state"] in ("queued", "running")
     )
@@ -312,11 +285,3 @@ def _autostart(autostart: bool | None) -> tuple[Item, ...]:
         return ()
     wanted = (("enabled", not autostart),)
     return (Item(Kind.CHECK, "Start at login", "set_autostart", wanted, checked=autostart),)
-
-
-def _heading(text: str) -> Item:
-    return Item(Kind.HEADING, clean(text, LINE_LENGTH), enabled=False)
-
-
-def _open_window(label: str, *, page: str = "models", default: bool = False) -> Item:
-    return Item(Kind.ACTION, label, "open_window", (("page", page),), default=default)

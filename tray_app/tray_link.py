@@ -93,7 +93,7 @@ class EngineLink:
         with self._lock:
             return self._client
 
-    def call(self, name: str, **args: Any) -> Any:
+    def call(self, name: str, /, **args: Any) -> Any:
         """Run one command; blocks until the engine answers. Raises ClientError."""
         client = self.client_or_none()
         if client is None:

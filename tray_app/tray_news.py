@@ -8,12 +8,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from .menu import NAME_LENGTH, clean, names_of
+from .menu_runtime import runtime_name
 
 Json = Mapping[str, Any]
 
 # The user has looked elsewhere by then; a faster switch shows itself.
 SLOW_SWITCH_S = 3.0
 _BODY_LENGTH = 240
+_IN_PROGRESS = ("queued", "running")
+_FAILED_TITLES = {
+    "build_runtime": "llama.cpp could not be built",
+    "install_runtime": "llama.cpp could not be installed",
+    "prove_runtime": "This llama.cpp cannot be used",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,9 @@ class News:
         self._clock = clock
         self._before: Json | None = None
         self._switch: tuple[str, float] | None = None  # the model waited for, and since when
+        # Kept over a restart of the engine: nobody wants to read these twice.
+        self._fallbacks: set[tuple[str, str | None]] = set()  # models and runtimes told of
+        self._updates: set[int] = set()  # builds told of
 
     def forget(self) -> None:
         """Start over, as after a restart of the engine."""
@@ -40,9 +50,39 @@ class News:
         """The messages for what `snapshot` brings."""
         before, self._before = self._before, snapshot
         switched = self._switched(snapshot)
+        here = [*self._fallen_back(snapshot), *self._update(snapshot)]
         if before is None:
             return []
-        return [*_failures(before, snapshot), *_builds(before, snapshot), *switched]
+        return [
+            *_failures(before, snapshot),
+            *_jobs(before, snapshot),
+            *_rolled_back(before, snapshot),
+            *switched,
+            *here,
+        ]
+
+    def _fallen_back(self, snapshot: Json) -> list[Message]:
+        """The active model runs on the processor although there is a GPU, as the engine judges."""
+        notice = next((n for n in snapshot["notices"] if n["code"] == "cpu_fallback"), None)
+        active = snapshot["active_model_id"]
+        status = _states(snapshot).get(active)
+        if notice is None or status is None or status["state"] != "ready":
+            return []
+        pair = active, status["runtime_id"]
+        if pair in self._fallbacks:
+            return []
+        self._fallbacks.add(pair)
+        return [error_message(f"{_name(snapshot, active)} runs on the processor", notice)]
+
+    def _update(self, snapshot: Json) -> list[Message]:
+        update = snapshot["runtime"]["update"]
+        if update is None or not update["told"] or update["build"] in self._updates:
+            return []
+        self._updates.add(update["build"])
+        active = snapshot["runtime"]["active"]
+        have = f"In use is {runtime_name(active)}. " if active else ""
+        body = f"{have}The Runtimes page has its notes and installs it."
+        return [Message(f"llama.cpp b{update['build']} is out", body)]
 
     def _switched(self, snapshot: Json) -> list[Message]:
         active = snapshot["active_model_id"]
@@ -76,21 +116,33 @@ def _failures(before: Json, snapshot: Json) -> list[Message]:
     ]
 
 
-def _builds(before: Json, snapshot: Json) -> list[Message]:
-    running = {
-        job["id"]
-        for job in before["jobs"]
-        if job["kind"] == "build_runtime" and job["state"] in ("queued", "running")
-    }
+def _jobs(before: Json, snapshot: Json) -> list[Message]:
+    """Builds, installations and tries of llama.cpp that have ended since."""
+    ended = {job["id"] for job in before["jobs"] if job["state"] not in _IN_PROGRESS}
     messages = []
     for job in snapshot["jobs"]:
-        if job["id"] not in running:
+        if job["id"] in ended or job["kind"] not in _FAILED_TITLES:
             continue
-        if job["state"] == "done":
-            messages.append(Message("llama.cpp is ready", "The build is finished."))
-        elif job["state"] == "failed":
-            messages.append(error_message("llama.cpp could not be built", job["error"]))
+        if job["state"] == "failed":
+            messages.append(error_message(_FAILED_TITLES[job["kind"]], job["error"]))
+        elif job["state"] == "done" and job["kind"] != "prove_runtime":  # the menu shows it
+            messages.append(Message("llama.cpp is ready", _in_use(snapshot["runtime"])))
     return messages
+
+
+def _in_use(runtime: Json) -> str:
+    active = runtime["active"]
+    return f"In use is {runtime_name(active)}." if active else "It is installed."
+
+
+def _rolled_back(before: Json, snapshot: Json) -> list[Message]:
+    rolled_back = snapshot["runtime"]["rolled_back"]
+    if rolled_back is None or rolled_back == before["runtime"]["rolled_back"]:
+        return []
+    gone, back = (clean(rolled_back[key], NAME_LENGTH) for key in ("runtime_id", "back_to"))
+    name = _name(snapshot, rolled_back["model_id"])
+    reason = error_message("", rolled_back["error"]).body
+    return [Message(f"Back to llama.cpp {back}", f"{gone} failed with {name}: {reason}")]
 
 
 def _states(snapshot: Json) -> dict[str, Json]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -264,6 +265,13 @@ def test_a_reader_that_goes_away_is_no_failure(tmp_path: Path) -> None:
             process.stdout.close()
             assert process.stderr.read() == b""
             assert process.wait(20) == 0
+
+
+def test_the_window_opens_on_every_page_that_there_is() -> None:
+    router = (ROOT / "tray_app" / "web" / "router.js").read_text(encoding="utf-8")
+    found = re.search(r"PAGES = .*\(\[(.*?)\]\)", router)
+    assert found is not None
+    assert sorted(re.findall(r"'(\w+)'", found[1])) == sorted(cli_text.PAGES)
 
 
 @pytest.mark.parametrize(

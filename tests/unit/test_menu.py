@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.tray_kit import job, model, snapshot, status
-from tray_app.engine.values import JobState, ModelKind, ModelState, Notice
+from tests.tray_kit import failure, job, model, snapshot, status
+from tray_app.cli_text import PAGES
+from tray_app.engine.values import (
+    BACKENDS,
+    JobState,
+    ModelKind,
+    ModelState,
+    Notice,
+    Proof,
+    Runtime,
+    RuntimeState,
+    RuntimeStatus,
+    Update,
+)
 from tray_app.menu import (
     LINE_LENGTH,
     MENU_MODELS,
@@ -22,6 +36,7 @@ from tray_app.menu import (
     escape_label,
     same_shape,
 )
+from tray_app.menu_runtime import BACKEND_NAMES, MENU_RUNTIMES
 
 
 def menu(*args: Any, autostart: bool | None = False, **changes: Any) -> tuple[Item, ...]:
@@ -187,8 +202,35 @@ def test_a_job_without_a_total_shows_its_step() -> None:
 
 def test_the_worst_notices_come_first_and_are_few() -> None:
     notices = tuple(Notice("x", level, level) for level in ("info", "warning", "error", "info"))
-    labels = [item.label for item in menu(notices=notices) if item.label.startswith("⚠")]
-    assert labels == ["⚠ error", "⚠ warning", "⚠ info"]
+    assert [item.label for item in menu(notices=notices)[1:4]] == ["⚠ error", "⚠ warning", "info"]
+    assert menu(notices=notices)[4].kind is Kind.SEPARATOR
+
+
+@pytest.mark.parametrize(
+    ("code", "page"),
+    [
+        ("runtime_update", "runtimes"),
+        ("runtime_rolled_back", "runtimes"),
+        ("runtime_missing", "runtimes"),
+        ("cpu_fallback", "runtimes"),
+        ("gpu_unused", "runtimes"),
+        ("model_failed", "models"),
+        ("switch_failed", "models"),
+        ("port_taken", "server"),
+    ],
+)
+def test_a_notice_opens_the_page_that_can_do_something_about_it(code: str, page: str) -> None:
+    item = menu(notices=(Notice(code, "error", "Something."),))[1]
+    assert (item.action, item.args) == ("open_window", (("page", page),))
+
+
+def test_a_download_of_llama_cpp_that_failed_opens_the_page_of_runtimes() -> None:
+    error = failure("The disk is full.")
+    items = menu(
+        runtime=RuntimeStatus(RuntimeState.FAILED, error=error),
+        notices=(Notice("not_enough_disk", "error", "The disk is full."),),
+    )
+    assert items[1].args == (("page", "runtimes"),)
 
 
 def test_a_notice_that_is_the_status_line_is_not_said_twice() -> None:
@@ -253,3 +295,136 @@ def test_without_an_engine_the_menu_says_so_and_offers_a_restart() -> None:
 def test_while_the_engine_starts_no_restart_is_offered() -> None:
     items = build_offline_menu("Starting…", autostart=None, can_restart=False)
     assert "restart_engine" not in [item.action for item in items]
+
+
+def build(runtime_id: str, **changes: Any) -> Runtime:
+    """The runtime of an id such as "b11434-cpu"."""
+    number, backend = runtime_id.split("-")[:2]
+    base = Runtime(runtime_id, int(number[1:]), backend, Path("/r/llama-server"), "built", "")
+    return replace(base, **changes)
+
+
+def with_runtimes(*ids: str, active: str = "", **changes: Any) -> tuple[Item, ...]:
+    """The menu with these runtimes installed, the first of them active if none is named."""
+    installed = tuple(build(each) for each in ids)
+    chosen = next(each for each in installed if each.id == (active or ids[0]))
+    status = RuntimeStatus(RuntimeState.READY, chosen, installed=installed, **changes)
+    return menu(runtime=status)
+
+
+def runtime_menu(items: Sequence[Item]) -> Item:
+    return next(item for item in items if item.label.startswith("llama.cpp "))
+
+
+def test_the_active_runtime_is_told_at_the_top_level() -> None:
+    assert runtime_menu(with_runtimes("b11434-cuda")).label == "llama.cpp b11434 · CUDA"
+    assert runtime_menu(with_runtimes("b11434-cpu")).label == "llama.cpp b11434 · Processor"
+    on_trial = runtime_menu(with_runtimes("b11500-vulkan", on_trial=True))
+    assert on_trial.label == "llama.cpp b11500 · Vulkan — on trial"
+
+
+def test_a_runtime_of_unknown_build_is_called_by_its_id() -> None:
+    status = RuntimeStatus(RuntimeState.READY, build("b1-metal", build=None, id="found-4f2a"))
+    assert runtime_menu(menu(runtime=status)).label == "llama.cpp found-4f2a · Metal"
+
+
+def test_every_backend_has_a_name() -> None:
+    assert tuple(BACKEND_NAMES) == BACKENDS
+
+
+def test_one_runtime_is_nothing_to_choose_from() -> None:
+    assert [i.label for i in runtime_menu(with_runtimes("b1-cpu")).children] == ["Manage runtimes…"]
+
+
+def test_the_installed_runtimes_can_be_chosen_and_the_active_one_is_ticked() -> None:
+    children = runtime_menu(with_runtimes("b3-cuda", "b2-cpu", active="b2-cpu")).children
+    assert [(i.label, i.checked) for i in children if i.kind is Kind.RADIO] == [
+        ("b3 · CUDA", False),
+        ("b2 · Processor", True),
+    ]
+    assert (children[0].action, children[0].args) == ("use_runtime", (("name", "b3-cuda"),))
+
+
+def test_runtimes_of_one_build_and_backend_are_told_apart_by_id() -> None:
+    children = runtime_menu(with_runtimes("b3-cpu", "b3-cpu-portable", "b2-cpu")).children
+    assert radios(children) == [
+        "b3 · Processor (b3-cpu)",
+        "b3 · Processor (b3-cpu-portable)",
+        "b2 · Processor",
+    ]
+
+
+def test_a_runtime_that_failed_its_proof_says_so() -> None:
+    bad = build("b3-cuda", proof=Proof(False, 1.0, error=failure()))
+    good = build("b2-cpu", proof=Proof(True, 1.0))
+    status = RuntimeStatus(RuntimeState.READY, good, installed=(bad, good))
+    children = runtime_menu(menu(runtime=status)).children
+    assert radios(children) == ["b3 · CUDA — failed its test", "b2 · Processor"]
+
+
+def test_many_runtimes_fit_a_screen_and_the_active_one_is_among_them() -> None:
+    ids = [f"b{number}-cpu" for number in range(40, 0, -1)]
+    shown = radios(runtime_menu(with_runtimes(*ids, active="b1-cpu")).children)
+    assert len(shown) == MENU_RUNTIMES
+    assert shown[0] == "b40 · Processor"
+    assert shown[-1] == "b1 · Processor"
+
+
+def test_an_active_runtime_that_is_not_in_the_list_is_shown_and_costs_no_other_its_place() -> None:
+    status = RuntimeStatus(RuntimeState.READY, build("b9-cpu"), installed=(build("b8-cpu"),))
+    shown = radios(runtime_menu(menu(runtime=status)).children)
+    assert shown == ["b9 · Processor", "b8 · Processor"]
+
+
+def test_the_previous_runtime_is_one_click_away() -> None:
+    items = with_runtimes("b3-cuda", "b2-cpu", previous_id="b2-cpu")
+    back = find(items, "Back to")
+    assert (back.label, back.action, back.args) == (
+        "Back to b2 · Processor",
+        "roll_back_runtime",
+        (),
+    )
+    gone = with_runtimes("b3-cuda", "b2-cpu", previous_id="b1-cpu")
+    assert not [item for item in every(gone) if item.label.startswith("Back to")]
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_an_update_is_offered_when_it_is_to_be_told(told: bool) -> None:
+    update = Update(11500, "b11500", "cpu", None, "notes", "https://x", told=told)
+    items = with_runtimes("b3-cpu", update=update)
+    offers = [item for item in every(items) if item.label == "Update to b11500…"]
+    assert [item.args for item in offers] == ([(("page", "runtimes"),)] if told else [])
+
+
+@pytest.mark.parametrize(
+    ("state", "offered"),
+    [
+        (RuntimeState.MISSING, True),
+        (RuntimeState.FAILED, True),
+        (RuntimeState.SEARCHING, False),
+        (RuntimeState.BUILDING, False),
+    ],
+)
+def test_without_llama_cpp_the_page_that_gets_it_is_offered(
+    state: RuntimeState, offered: bool
+) -> None:
+    items = menu(runtime=RuntimeStatus(state))
+    got = [item.args for item in items if item.label == "Get llama.cpp…"]
+    assert got == ([(("page", "runtimes"),)] if offered else [])
+
+
+def test_every_page_that_the_menu_opens_is_one_of_the_window() -> None:
+    notices = tuple(Notice(code, "error", code) for code in ("runtime_x", "model_x", "port_x"))
+    items = with_runtimes("b3-cuda", "b2-cpu", previous_id="b2-cpu")
+    for item in (*every(items), *every(menu(notices=notices))):
+        if item.action == "open_window":
+            assert dict(item.args)["page"] in PAGES
+
+
+def test_a_hostile_runtime_id_becomes_one_short_harmless_line() -> None:
+    name = "a\x1b[31m\nb\u202e" + "x" * 100_000
+    bad = [build("b1-cpu", id=name + end, build=None, backend=name) for end in "12"]
+    status = RuntimeStatus(RuntimeState.READY, bad[0], installed=tuple(bad), previous_id=name + "2")
+    for item in every(menu(runtime=status)):
+        assert item.label.isprintable()
+        assert len(item.label) <= 4 * LINE_LENGTH

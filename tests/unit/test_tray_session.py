@@ -12,7 +12,18 @@ import pytest
 
 from tests.tray_kit import StandInEngine, failure, job, model, snapshot, stand_in_engine, status
 from tray_app.client import Client, ClientError
-from tray_app.engine.values import JobState, ModelState, ServerState
+from tray_app.engine.values import (
+    JobState,
+    ModelState,
+    Notice,
+    Offload,
+    RolledBack,
+    Runtime,
+    RuntimeState,
+    RuntimeStatus,
+    ServerState,
+    Update,
+)
 from tray_app.icon import IconFiles
 from tray_app.menu import Item, Kind
 from tray_app.tray_link import EngineLink
@@ -306,7 +317,7 @@ def test_quitting_ends_window_and_engine(tray: Tray, engine: StandInEngine) -> N
     tray.panel.wait(lambda: tray.panel.stopped, "the tray's end")
     assert not tray.window.alive()
     assert "Stopping…" in [face.items[0].label for face in tray.panel.faces]
-    assert engine.process.returncode is not None
+    assert engine.process.wait(WAIT_S) is not None
 
 
 def test_quitting_leaves_a_served_engine_alone(
@@ -400,15 +411,117 @@ def test_only_a_slow_switch_is_news(seconds: float, titles: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "title"),
+    ("kind", "state", "titles"),
     [
-        (JobState.DONE, "llama.cpp is ready"),
-        (JobState.FAILED, "llama.cpp could not be built"),
+        ("build_runtime", JobState.DONE, ["llama.cpp is ready"]),
+        ("build_runtime", JobState.FAILED, ["llama.cpp could not be built"]),
+        ("build_runtime", JobState.CANCELLED, []),
+        ("install_runtime", JobState.DONE, ["llama.cpp is ready"]),
+        ("install_runtime", JobState.FAILED, ["llama.cpp could not be installed"]),
+        ("prove_runtime", JobState.DONE, []),
+        ("prove_runtime", JobState.FAILED, ["This llama.cpp cannot be used"]),
+        ("another", JobState.FAILED, []),
     ],
 )
-def test_the_end_of_a_build_is_news(state: JobState, title: str) -> None:
+@pytest.mark.parametrize("seen_running", [True, False])
+def test_the_end_of_a_job_about_runtimes_is_news_once(
+    kind: str, state: JobState, titles: list[str], seen_running: bool
+) -> None:
     news = News()
-    news.of(states(jobs=(job(JobState.RUNNING),)))
-    after = states(jobs=(job(state, error=failure()),))
-    assert [message.title for message in news.of(after)] == [title]
+    news.of(states(jobs=(job(JobState.RUNNING, kind=kind),) if seen_running else ()))
+    after = states(jobs=(job(state, kind=kind, error=failure()),))
+    assert [message.title for message in news.of(after)] == titles
     assert news.of(after) == []
+
+
+def test_a_finished_job_says_what_is_in_use() -> None:
+    news = News()
+    news.of(states())
+    ready = states(jobs=(job(JobState.DONE),), runtime=RuntimeStatus(RuntimeState.READY, BUILD))
+    assert news.of(ready) == [Message("llama.cpp is ready", "In use is b3 · CUDA.")]
+
+
+BUILD = Runtime("b3-cuda", 3, "cuda", Path("/r/llama-server"), "built", "")
+
+
+def test_a_runtime_that_was_rolled_back_is_news_once() -> None:
+    news = News()
+    news.of(states())
+    gone = RolledBack(
+        "b9-\x1bcuda", "herd/A", failure("It crashed.", "Update the driver."), "b8", 1
+    )
+    after = states(runtime=RuntimeStatus(rolled_back=gone))
+    assert news.of(after) == [
+        Message("Back to llama.cpp b8", "b9-cuda failed with A: It crashed.\nUpdate the driver.")
+    ]
+    assert news.of(after) == []
+
+
+def test_an_update_is_news_once_for_each_build_and_only_when_it_is_to_be_told() -> None:
+    def offering(build: int, told: bool = True) -> dict[str, Any]:
+        update = Update(build, f"b{build}", "cuda", None, "", "", told=told)
+        return states(runtime=RuntimeStatus(RuntimeState.READY, BUILD, update=update))
+
+    news = News()
+    news.of(states())
+    assert news.of(offering(9, told=False)) == []
+    (message,) = news.of(offering(9))
+    assert message.title == "llama.cpp b9 is out"
+    assert "In use is b3 · CUDA." in message.body
+    assert news.of(states()) == []
+    assert news.of(offering(9)) == []
+    news.forget()  # the engine was started again
+    news.of(states())
+    assert news.of(offering(9)) == []
+    assert [m.title for m in news.of(offering(10))] == ["llama.cpp b10 is out"]
+
+
+def on_processor(
+    name: str = "A", runtime_id: str = "b3-cuda", state: ModelState = ModelState.READY
+) -> dict[str, Any]:
+    """The active model computes on the processor, and the engine minds."""
+    notice = Notice("cpu_fallback", "warning", "The model runs on the CPU.", "Update the driver.")
+    loaded = status(name, state, runtime_id=runtime_id, offload=Offload(None, 0, 31))
+    return snapshot(model("A"), model("B"), active=name, statuses=(loaded,), notices=(notice,))
+
+
+def test_a_model_on_the_processor_is_news_once_for_each_runtime() -> None:
+    news = News()
+    news.of(states())
+    assert news.of(on_processor()) == [
+        Message("A runs on the processor", "The model runs on the CPU.\nUpdate the driver.")
+    ]
+    assert news.of(states()) == []
+    assert news.of(on_processor()) == []
+    assert [m.title for m in news.of(on_processor("B"))] == ["B runs on the processor"]
+    assert len(news.of(on_processor(runtime_id="b4-cuda"))) == 1
+    news.forget()  # the engine was started again
+    news.of(states())
+    assert news.of(on_processor()) == []
+
+
+def test_a_model_on_the_processor_is_no_news_unless_it_is_loaded_and_the_engine_minds() -> None:
+    news = News()
+    news.of(states())
+    assert news.of({**on_processor(), "notices": []}) == []
+    assert news.of(on_processor(state=ModelState.STOPPING)) == []
+    assert len(news.of(on_processor())) == 1  # the notice came a moment after the state
+
+
+def test_a_runtime_is_chosen_and_taken_back_from_the_tray(
+    tray: Tray, engine: StandInEngine
+) -> None:
+    other = Runtime("b2-cpu", 2, "cpu", Path("/r/2"), "built", "")
+    status = RuntimeStatus(
+        RuntimeState.READY, BUILD, installed=(BUILD, other), previous_id="b2-cpu"
+    )
+    engine.show(snapshot(status_text="with two", runtime=status))
+    tray.panel.wait(lambda: "with two" in tray.panel.labels(), "the runtimes")
+    menu = next(i for i in tray.panel.faces[-1].items if i.label == "llama.cpp b3 · CUDA")
+    tray.session.act(next(i for i in menu.children if i.label == "b2 · Processor"))
+    wait_for_call(tray, engine, ("use_runtime", {"name": "b2-cpu"}))
+    tray.session.act(next(i for i in menu.children if i.label.startswith("Back to")))
+    wait_for_call(tray, engine, ("roll_back_runtime", {}))
+    tray.session.act(next(i for i in menu.children if i.label == "Manage runtimes…"))
+    assert tray.window.opened.wait(WAIT_S)
+    assert tray.window.pages == ["runtimes"]
