@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -119,7 +118,8 @@ class Native:
 
 def _watch_parent(close: Any) -> None:
     """Close when the tray's end of our stdin pipe closes: the tray quit, or was killed."""
-    while sys.stdin.buffer.read(1):
+    # Not through sys.stdin: its lock, held here for good, would abort the interpreter's end.
+    while os.read(0, 1):
         pass
     close()
 

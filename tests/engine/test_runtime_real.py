@@ -16,11 +16,11 @@ from tray_app.engine.fit import Fits, estimate
 from tray_app.engine.home import cache_folder
 from tray_app.engine.runtime import store
 from tray_app.engine.runtime.build import Parts, obtain_runtime
-from tray_app.engine.runtime.choice import Runtimes, tool_of
 from tray_app.engine.runtime.probe import probe
 from tray_app.engine.runtime.recipe import PROGRAMS, Source, cache_key, host_recipe
+from tray_app.engine.runtime.shelf import Shelf, tool_of
 from tray_app.engine.state import StateDb
-from tray_app.engine.values import Model, Runtime, RuntimeState
+from tray_app.engine.values import Model, Proof, Runtime
 
 MIB = 1 << 20
 KV_BYTES_PER_TOKEN = 2 * 30 * 3 * 64 * 2  # keys and values, 30 layers, 3 heads of 64, F16
@@ -28,8 +28,17 @@ KV_BYTES_PER_TOKEN = 2 * 30 * 3 * 64 * 2  # keys and values, 30 layers, 3 heads 
 
 @pytest.fixture
 def runtime(llama_server: Path, tmp_path: Path) -> Runtime:
-    runtimes = Runtimes(tmp_path / "rt", tmp_path / "no-cache", lambda event: None)
-    return runtimes.use(llama_server)
+    return described(llama_server, tmp_path)
+
+
+def described(server: Path, tmp_path: Path) -> Runtime:
+    """What a llama-server says of itself; nothing is proved."""
+    db = StateDb(tmp_path / "shelf.db")
+    try:
+        shelf = Shelf(tmp_path / "rt", db, lambda *_: Proof(True, 0.0), lambda *_: None)
+        return shelf.describe(shelf.locate(server))
+    finally:
+        db.close()
 
 
 @pytest.fixture
@@ -59,8 +68,7 @@ def test_the_built_runtime_is_complete_and_moves_with_its_folder(tmp_path: Path)
     cached = cached_runtime()
     target = tmp_path / "moved" / "runtime"
     store.copy_in_place(cached, target)
-    runtimes = Runtimes(tmp_path / "rt", tmp_path / "none", lambda event: None)
-    runtime = runtimes.use(target / store.SERVER)
+    runtime = described(target / store.SERVER, tmp_path)
     assert all(tool_of(runtime, name) for name in PROGRAMS)
     assert runtime.build == host_recipe().source.build
     if shutil.which("ldd"):
@@ -85,10 +93,10 @@ def test_a_new_home_finds_the_cached_runtime_in_seconds_and_without_a_network(
         host_recipe(), tmp_path / "rt", cache, Follower(), Parts(locate=no_network)
     )
     assert store.verified(folder, cached.name)
-    found = Runtimes(tmp_path / "rt", tmp_path / "none", lambda event: None, environ={}).find()
-    assert found.state is RuntimeState.READY
-    assert found.active is not None
-    assert (found.active.origin, found.active.id) == ("built", host_recipe().runtime_id)
+    runtime = described(folder, tmp_path)
+    assert (runtime.origin, runtime.id) == ("built", host_recipe().runtime_id)
+    assert runtime.made_from
+    assert runtime.size_bytes
 
 
 def cached_runtime() -> Path:

@@ -166,6 +166,8 @@ class Offers:
             self._service.acquisition.install(update.backend, update.build, True)
 
     def _note(self, state: FeedState, asked: bool = True) -> None:
+        if self._service.engine.closing:
+            return
         if asked:
             self.updates.checked(failed=state.error is not None)
         active = self._service.runtimes.status().active

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import shutil
+import sqlite3
 import threading
 from collections.abc import Collection
 from pathlib import Path
@@ -61,6 +62,7 @@ class RuntimeService:
         self._fits = Fits(engine.db)
         self._searched = threading.Event()
         self._looked_s = 0.0
+        self._asking = threading.Lock()
         self._threads: list[threading.Thread] = []
         shelf = Shelf(engine.home.runtimes, engine.db, self.prove, self._known_proof)
         self.runtimes = Runtimes(
@@ -197,14 +199,21 @@ class RuntimeService:
             self.offers.known()
 
     def look_around(self, now_s: float) -> None:
-        """Called every few seconds: drivers are watched and updates asked for. Blocks."""
-        if now_s - self._looked_s < LOOK_S or not self._searched.is_set():
+        """Called every few seconds: drivers are watched and updates asked for. Blocks for 5 ms,
+        or for a reading (1 s) when a driver changed."""
+        if not self._searched.is_set() or now_s - self._looked_s < LOOK_S:
             return
-        self._looked_s = now_s
+        first, self._looked_s = self._looked_s == 0.0, now_s
         if self.machine.changed():
             log.info("a driver or GPU changed")
             self.read_hardware()
-        self.offers.look()
+        if not first and not self._asking.locked():  # the first minute belongs to the models
+            threading.Thread(target=self._look_for_updates, name="updates", daemon=True).start()
+
+    def _look_for_updates(self) -> None:
+        """On a thread that nobody waits for: the feed may take 15 s to be found silent."""
+        with self._asking, contextlib.suppress(EngineError, OSError, sqlite3.Error):
+            self.offers.look()
 
     # -- proving
 
