@@ -85,6 +85,7 @@ def _chat(page: Any, client: Client) -> None:
 def _runtimes(page: Any, client: Client) -> None:
     page.get_by_role("heading", name="This computer", exact=True).wait_for()
     page.get_by_text("Proven").first.wait_for()
+    page.get_by_text("Looking for downloads").wait_for(state="detached")
 
 
 def _settings(page: Any, client: Client) -> None:

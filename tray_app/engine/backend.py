@@ -72,5 +72,6 @@ class Backend:
         """Remember an answered request."""
         self._engine.history.add(record)
         self._engine.publish(RequestFinished(record))
-        if record.status < 400:
+        # Its counts come last: an answer that tells them was not broken off.
+        if record.status < 400 and (record.generated_tokens or record.prompt_tokens):
             self._engine.runtime.answered(record.model_id)

@@ -54,11 +54,19 @@ class Acquisition:
 
     # -- starting
 
-    def install(self, backend: str | None, build: int | None, activate: bool) -> Job:
-        """Start installing, from a release where there is one that fits, else from source."""
+    def install(
+        self,
+        backend: str | None,
+        build: int | None,
+        activate: bool,
+        from_source: bool = True,
+    ) -> Job:
+        """Start installing, from a release where one fits, else (`from_source`) building it."""
         title = "Installing llama.cpp" + _detail(backend, build)
         return self._submit(
-            INSTALL, title, lambda context: self._install(context, backend, build, activate)
+            INSTALL,
+            title,
+            lambda context: self._install(context, backend, build, activate, from_source),
         )
 
     def build(self, backend: str | None, build: int | None, portable: bool, activate: bool) -> Job:
@@ -131,7 +139,12 @@ class Acquisition:
             self._turn.release()
 
     def _install(
-        self, context: JobContext, backend: str | None, build: int | None, activate: bool
+        self,
+        context: JobContext,
+        backend: str | None,
+        build: int | None,
+        activate: bool,
+        from_source: bool,
     ) -> None:
         skipped: list[str] = []
         backends = [backend] if backend else self._service.backends()
@@ -144,6 +157,8 @@ class Acquisition:
                 continue
             self._arrived(folder, activate, skipped)
             return
+        if not from_source:
+            raise RuntimeMissing(" ".join(skipped), "Install or build it on the Runtimes page.")
         context.progress(0, None, "steps", "No prebuilt llama.cpp fits: building from source")
         self._build(context, backend, build, False, activate, skipped)
 

@@ -163,7 +163,7 @@ class Offers:
         if self.updates.may_install(update, "auto", idle_s=idle_s, busy=busy, metered=metered()):
             log.info("installing llama.cpp b%d by itself", update.build)
             self.updates.failed_by_itself(update.build)  # once; success makes it the active one
-            self._service.acquisition.install(update.backend, update.build, True)
+            self._service.acquisition.install(update.backend, update.build, True, from_source=False)
 
     def _note(self, state: FeedState, asked: bool = True) -> None:
         if self._service.engine.closing:

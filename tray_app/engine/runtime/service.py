@@ -61,6 +61,7 @@ class RuntimeService:
         self._proofs = Proofs(engine.db, engine.home.run, engine.registry)
         self._fits = Fits(engine.db)
         self._searched = threading.Event()
+        self._stocked = threading.Event()  # all there are have been looked at
         self._looked_s = 0.0
         self._asking = threading.Lock()
         self._threads: list[threading.Thread] = []
@@ -118,7 +119,7 @@ class RuntimeService:
 
         Raises RuntimeMissing.
         """
-        self._searched.wait(SEARCH_S)
+        (self._searched if runtime_id is None else self._stocked).wait(SEARCH_S)
         return self.runtimes.require(runtime_id)
 
     def place(self, model: Model, settings: ModelSettings, runtime: Runtime) -> Placement:
@@ -139,7 +140,11 @@ class RuntimeService:
     # -- searching
 
     def find(self) -> RuntimeStatus:
-        """Search again. Blocks for about 0.1 s a candidate."""
+        """Search again, and look at all others too. Blocks for about 0.1 s a candidate."""
+        self._search()
+        return self.runtimes.take_stock()
+
+    def _search(self) -> None:
         if self.machine.hardware is None and not self.machine.recall():
             self.machine.read()
         self._check_open()
@@ -148,7 +153,6 @@ class RuntimeService:
         after = self.runtimes.find().active
         if before is not None and after is not None and before.id != after.id:
             self.engine.runtime_changed()
-        return self.runtimes.take_stock()
 
     def settings_changed(self, keys: Collection[str]) -> None:
         """Some settings were changed; any thread. Blocks for a search if that is needed."""
@@ -177,15 +181,22 @@ class RuntimeService:
         return self.machine.hardware
 
     def _first_search(self) -> None:
-        with contextlib.suppress(Cancelled):  # the engine ends already
-            self._search_and_get()
-        self._searched.set()
+        try:
+            with contextlib.suppress(Cancelled):  # the engine ends already
+                self._search_and_get()
+        except Exception:  # barrier: nobody may wait for a search that broke off
+            log.exception("the search for llama.cpp broke off")
+        finally:
+            self._searched.set()
+            self._stocked.set()
 
     def _search_and_get(self) -> None:
         try:
-            self.find()
+            self._search()
         finally:
-            self._searched.set()
+            self._searched.set()  # models may load; a slow stranger on PATH is looked at after
+        self.runtimes.take_stock()
+        self._stocked.set()
         self.engine.notices_changed()
         status = self.runtimes.status()
         wanted = self.settings.auto_build and self.engine.mode != "once"
