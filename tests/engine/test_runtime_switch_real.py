@@ -238,3 +238,32 @@ def test_without_a_feed_a_runtime_is_built_from_source_and_the_reason_told(
     job = finish(client, client.call("install_runtime"))
     assert job["state"] == "done", job
     assert any(found["error"]["message"] in line for line in runtime_of(client)["stepped_down"])
+
+
+def test_an_engine_killed_in_mid_build_leaves_no_compiler_and_the_next_one_clears_up(
+    home: Path, product: Product, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path(os.environ.get("LLAMA_WRANGLER_CACHE", Path.home() / ".cache" / "llama-wrangler"))
+    cache = home / "cache"
+    cache.mkdir()
+    (cache / "sources").symlink_to(real / "sources")  # but no finished runtime: it is compiled
+    monkeypatch.setenv("LLAMA_WRANGLER_CACHE", str(cache))
+    client = product.start()
+    wait_until(lambda: client.snapshot()["runtime"]["state"] == "ready")
+    client.call("build_runtime", portable=True, activate=False)
+
+    def compilers() -> list[int]:
+        found = []
+        for process in psutil.process_iter(["cmdline"]):
+            if any(str(home) in word for word in process.info["cmdline"] or ()):
+                found += [process.pid] if "ninja" in str(process.info["cmdline"]) else []
+        return found
+
+    wait_until(lambda: compilers(), 60)
+    assert list((home / "runtimes").glob(".staging-*"))
+    product.started[0].kill()
+    product.started[0].wait()
+    wait_until(lambda: not compilers())
+    again = product.start()
+    wait_until(lambda: not list((home / "runtimes").glob(".staging-*")))
+    assert [job["state"] for job in again.snapshot()["jobs"]] == ["interrupted"]

@@ -22,6 +22,7 @@ from tray_app.engine.errors import (
 from tray_app.engine.jobs import JobContext
 from tray_app.engine.values import Job
 
+from . import store
 from .build import Parts, build_best
 from .recipe import Recipe, recipe_for
 from .store import SERVER
@@ -84,6 +85,14 @@ class Acquisition:
             self._service.use_proved(path, adopt=adopt, on_trial=on_trial, context=context)
 
         return self._engine.jobs.submit(PROVE, f"Trying {name}", work, self._log(PROVE))
+
+    def clear_left(self) -> None:
+        """Remove what a killed engine left half made. Blocks for the deletion (1 s a GB)."""
+        if self._turn.acquire(blocking=False):
+            try:
+                store.clear_staging(self._engine.home.runtimes)
+            finally:
+                self._turn.release()
 
     def _submit(self, kind: str, title: str, work: Callable[[JobContext], None]) -> Job:
         """Start a job, or join the one that does the same."""

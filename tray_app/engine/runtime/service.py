@@ -198,6 +198,7 @@ class RuntimeService:
         self.runtimes.take_stock()
         self._stocked.set()
         self.engine.notices_changed()
+        self.acquisition.clear_left()
         status = self.runtimes.status()
         wanted = self.settings.auto_build and self.engine.mode != "once"
         demanded = self.settings.server_path or self.runtimes.shelf.by_variable()
