@@ -230,12 +230,13 @@ class Offers:
         )
 
     def _buildable(self) -> tuple[Buildable, ...]:
+        from .recipe import recipe_for
         from .toolchain import missing_for
 
-        found = []
+        found, hardware = [], self._service.machine.hardware
         for rung in self._service.machine.rungs:
             try:
-                missing = missing_for(rung.backend)
+                missing = missing_for(rung.backend, recipe_for(rung.backend, hardware).wanted)
             except EngineError as exc:
                 found.append(Buildable(rung.backend, False, exc.message))
                 continue
