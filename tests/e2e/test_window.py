@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -157,6 +158,31 @@ def test_the_bridge_does_what_is_on_its_list_and_nothing_else(
     wrong = qt.native("switch_model", {"model_id": 7, "surprise": []})
     assert wrong["ok"] is False
     assert "Traceback" not in str(wrong)
+
+
+def test_every_command_of_the_page_is_one_that_the_bridge_lets_through() -> None:
+    """A page in a browser has them all; the window's bridge has a list, which must keep up."""
+    from tray_app.window import ENGINE_COMMANDS
+
+    web = Path(__file__).parents[2] / "tray_app" / "web"
+    scripts = [p for p in web.rglob("*.js") if "vendor" not in p.parts]
+    calls = re.compile(r"\b(?:run|attempt|bridge\.call)\(\s*'(\w+)'")
+    used = {name for path in scripts for name in calls.findall(path.read_text("utf-8"))}
+    assert len(used) > 20, "the pattern finds the page's calls"
+    assert used <= ENGINE_COMMANDS | {"request_history"}
+
+
+def test_the_runtimes_page_works_through_the_bridge(qt: QtWindow, engine: Client) -> None:
+    page = qt.page
+    page.get_by_role("link", name="Runtimes", exact=True).click()
+    expect(page.get_by_text(re.compile("^Proven .* answered")).first).to_be_visible(timeout=15_000)
+    expect(page.get_by_role("heading", name="This computer", exact=True)).to_be_visible()
+    page.get_by_role("button", name="Check now").click()
+    found = qt.native("available_runtimes", {"refresh": False})
+    assert found["ok"], found
+    rungs = [rung["backend"] for rung in found["value"]["buildable"]]
+    assert "cpu" in rungs
+    assert qt.native("read_hardware")["ok"]
 
 
 def test_text_that_is_copied_in_the_window_can_be_pasted_elsewhere(
