@@ -142,6 +142,10 @@ def test_with_auto_it_is_installed_once_when_nothing_runs(
     offers.look()
     assert service.installed == [], "somebody asked a moment ago"
     recent.started_at -= updates.IDLE_S
+    service.told = replace(service.told, active=replace(ACTIVE, origin="settings"))
+    offers.look()
+    assert service.installed == [], "the user named the one in use"
+    service.told = replace(service.told, active=ACTIVE)
     offers.look()
     offers.look()
     assert service.installed == [("cpu", 130, True)]

@@ -244,7 +244,9 @@ class Acquisition:
 
     def _arrived(self, folder: Path, activate: bool, skipped: list[str]) -> Runtime | None:
         """It is in place and proved: use it, if that was wished or there is no other."""
-        if activate or self._service.runtimes.status().active is None:
+        runtimes = self._service.runtimes
+        demanded = runtimes.shelf.by_variable() is not None  # the user's own word counts
+        if (activate and not demanded) or runtimes.status().active is None:
             self._service.runtimes.note(stepped_down=tuple(skipped))
             return self._service.use_proved(folder / SERVER)
         return None

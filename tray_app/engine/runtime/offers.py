@@ -154,7 +154,9 @@ class Offers:
     def _install_if_idle(self, update: Update) -> None:
         from tray_app.engine.network import metered
 
-        engine = self._service.engine
+        engine, active = self._service.engine, self._service.runtimes.status().active
+        if active is None or active.origin in ("settings", "environment"):
+            return  # the user named it: nothing takes its place unasked
         last = engine.history.last
         since = max(last.started_at + last.duration_s if last else 0.0, engine.started_at)
         idle_s, busy = time.time() - since, engine.busy()
