@@ -26,21 +26,12 @@ from . import store
 from .build import Parts, build_best
 from .recipe import Recipe, recipe_for
 from .store import SERVER
-from .values import Proof, Release, Runtime, RuntimeState
+from .values import Proof, Release, Runtime, RuntimeState, backend_name
 
 if TYPE_CHECKING:
     from .service import RuntimeService
 
 BUILD, INSTALL, PROVE = "build_runtime", "install_runtime", "prove_runtime"
-NAMES = {
-    "cuda": "CUDA",
-    "rocm": "ROCm",
-    "vulkan": "Vulkan",
-    "sycl": "SYCL",
-    "opencl": "OpenCL",
-    "metal": "Metal",
-    "cpu": "the processor",
-}
 _NEXT_RUNG = (RuntimeMissing, RuntimeRejected, RuntimeBuildFailed, DownloadFailed)
 
 
@@ -225,7 +216,7 @@ class Acquisition:
             context,
             Parts(prove=self._prover(context), registry=self._engine.registry),
         )
-        told = [f"{NAMES.get(s.backend, s.backend)}: {s.error.message}" for s in built.skipped]
+        told = [f"{backend_name(s.backend)}: {s.error.message}" for s in built.skipped]
         self._arrived(built.folder, activate, [*(skipped or []), *told])
 
     def _prover(self, context: JobContext) -> Callable[[Path, str], Proof]:
@@ -237,10 +228,10 @@ class Acquisition:
     def _skip(
         self, context: JobContext, skipped: list[str], backend: str, exc: EngineError
     ) -> None:
-        line = f"{NAMES.get(backend, backend)}: {exc.message}"
+        line = f"{backend_name(backend)}: {exc.message}"
         skipped.append(line)
         context.log(f"{line} {exc.remedy}".rstrip())
-        context.progress(0, None, "steps", f"{NAMES.get(backend, backend)} did not work out")
+        context.progress(0, None, "steps", f"{backend_name(backend)} did not work out")
 
     def _arrived(self, folder: Path, activate: bool, skipped: list[str]) -> Runtime | None:
         """It is in place and proved: use it, if that was wished or there is no other."""
@@ -254,5 +245,5 @@ class Acquisition:
 
 def _detail(backend: str | None, build: int | None) -> str:
     words = [f" b{build}"] if build else []
-    words += [f" for {NAMES.get(backend, backend)}"] if backend else []
+    words += [f" for {backend_name(backend)}"] if backend else []
     return "".join(words)

@@ -34,8 +34,8 @@ from .recipe import Recipe, Source, cache_key, host_recipe
 from .reporter import Reporter, Terminal, note, tell
 from .sources import Fetching, Origins, Tree, obtain_tree
 from .store import SERVER, Manifest
-from .toolchain import BACKEND_NAMES, Toolchain, find_toolchain
-from .values import Proof
+from .toolchain import Toolchain, find_toolchain
+from .values import Proof, backend_name
 
 if TYPE_CHECKING:
     from tray_app.engine.fetch import RemoteFile
@@ -118,7 +118,7 @@ def build_best(
     skipped: list[Skipped] = []
     for place, backend in enumerate(backends):
         reporter.check()
-        name = BACKEND_NAMES.get(backend, backend)
+        name = backend_name(backend)
         tell(reporter, f"Building for {name}")
         try:
             folder = obtain_runtime(recipe_of(backend), runtimes, cache, reporter, parts)
@@ -126,14 +126,12 @@ def build_best(
         except (RuntimeBuildFailed, RuntimeRejected, RuntimeMissing) as exc:
             skipped.append(Skipped(backend, exc.view()))
             last = place == len(backends) - 1
-            then = "" if last else f" Next is {BACKEND_NAMES.get(backends[place + 1], 'another')}."
+            then = "" if last else f" Next is {backend_name(backends[place + 1])}."
             tell(reporter, f"{name} is passed over: {exc.message}{then}")
     if len(skipped) == 1:
         error = skipped[0].error
         raise RuntimeBuildFailed(error.message, error.remedy)
-    reasons = " ".join(
-        f"{BACKEND_NAMES.get(s.backend, s.backend)}: {s.error.message}" for s in skipped
-    )
+    reasons = " ".join(f"{backend_name(s.backend)}: {s.error.message}" for s in skipped)
     raise RuntimeBuildFailed(
         f"llama.cpp can be built for none of {len(skipped)} backends. {reasons}",
         skipped[-1].error.remedy if skipped else "Choose a backend.",

@@ -7,26 +7,13 @@ from collections.abc import Iterable, Sequence
 
 from tray_app.engine.values import Hardware, Notice, Offload, Rung, Runtime
 
+from .values import backend_name
+
 # src/llama-model.cpp of b11434, at level "trace" (-lv 4); the output layer counts as one.
 _OFFLOADED = re.compile(r"offloaded (\d{1,5})/(\d{1,5}) layers to GPU")
 # A build without a GPU, or that sees none, leaves that line out, but not these.
 _LAYERS = re.compile(r"print_info: n_layer\s*= (\d{1,5})\b")
 _LOADED = re.compile(r"model buffer size =")
-
-BACKEND_NAMES = {
-    "cuda": "CUDA",
-    "rocm": "ROCm",
-    "vulkan": "Vulkan",
-    "sycl": "SYCL",
-    "opencl": "OpenCL",
-    "metal": "Metal",
-    "cpu": "CPU",
-}
-
-
-def backend_name(backend: str) -> str:
-    """A backend as people write it."""
-    return BACKEND_NAMES.get(backend, backend)
 
 
 def read_offload(lines: Iterable[str]) -> tuple[int, int] | None:

@@ -26,11 +26,12 @@ from tray_app.engine.state import StateDb
 from tray_app.engine.values import Gpu, Hardware, Proof
 
 from .libraries import in_words, missing_libraries, where_from
-from .offload import backend_name, read_offload
+from .offload import read_offload
 from .probe import Probe, probe
 from .proof_devices import HIDING, Compared, compare_devices
 from .proof_load import Tried, try_load
 from .proof_model import ANSWER, PROMPT, write_proof_model
+from .values import backend_name
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from tray_app.engine.errors import RuntimeRejected
 from tray_app.engine.values import Gpu
 
 from .libraries import in_words, missing_libraries, where_from
-from .offload import backend_name
 from .probe import backend_of
+from .values import backend_name
 
 # Variables that hide devices from a backend, and so may be why it sees none. llama.cpp's
 # docs/backend/ and the vendors' own documentation.

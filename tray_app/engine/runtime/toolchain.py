@@ -12,6 +12,7 @@ from .backend_tools import TOOLS, Tools
 from .build_host import BuildHost, Version, in_words, version_in
 from .install_commands import find_package_manager, install_command
 from .recipe import Wanted
+from .values import backend_name
 
 # cmake_minimum_required of the tree and of ggml-cuda, ggml-hip and ggml-vulkan.
 CMAKE: Mapping[str, Version] = {"cuda": (3, 18), "rocm": (3, 21), "vulkan": (3, 19)}
@@ -34,15 +35,6 @@ NAMES: Mapping[str, str] = {
     "opencl-headers": "the OpenCL headers",
     "opencl-loader": "the OpenCL loader",
     "python": "Python",
-}
-BACKEND_NAMES: Mapping[str, str] = {
-    "cuda": "CUDA",
-    "rocm": "ROCm",
-    "vulkan": "Vulkan",
-    "sycl": "SYCL",
-    "opencl": "OpenCL",
-    "metal": "Metal",
-    "cpu": "the CPU",
 }
 
 
@@ -141,7 +133,7 @@ def _missing(
     backend: str, keys: tuple[str, ...], unfit: list[str], tools: Tools, manager: str | None
 ) -> Missing:
     needs = (*(NAMES[key] for key in keys), *unfit)
-    what = "llama.cpp" if backend == "cpu" else f"llama.cpp for {BACKEND_NAMES[backend]}"
+    what = "llama.cpp" if backend == "cpu" else f"llama.cpp for {backend_name(backend)}"
     command = install_command(keys, manager or find_package_manager())
     missing = [f"{', '.join(needs[: len(keys)])} {'is' if len(keys) == 1 else 'are'} missing"]
     needed = [f"{', '.join(unfit)} {'is' if len(unfit) == 1 else 'are'} needed"]

@@ -13,6 +13,20 @@ from tray_app.engine.errors import ErrorView
 
 # Every backend we know, most capable first; the ladder of a machine is in this order.
 BACKENDS = ("cuda", "rocm", "vulkan", "sycl", "opencl", "metal", "cpu")
+_NAMES = {
+    "cuda": "CUDA",
+    "rocm": "ROCm",
+    "vulkan": "Vulkan",
+    "sycl": "SYCL",
+    "opencl": "OpenCL",
+    "metal": "Metal",
+    "cpu": "CPU",
+}
+
+
+def backend_name(backend: str) -> str:
+    """A backend as people write it."""
+    return _NAMES.get(backend, backend)
 
 
 class RuntimeState(StrEnum):
