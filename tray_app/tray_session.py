@@ -34,6 +34,10 @@ _HOST_POLL_S = 1.0
 _TITLE_LENGTH = 120  # Windows cuts the tool tip at 127
 # Reading the autostart entry may start launchctl on macOS.
 _AUTOSTART_FRESH_S = 2.0
+# A window process takes up to a quarter of a second to be gone; who asks for it meanwhile means a
+# new one.
+_DYING_S = 0.5
+_NEVER = (float("-inf"), "")
 
 _OFFLINE_ICON = {Phase.STARTING: "starting", Phase.LOST: "error", Phase.STOPPED: "stopped"}
 
@@ -91,6 +95,7 @@ class Session:
         self._host_available = host_available
         self._open_path = open_path
         self._clock = clock
+        self._asked_for = _NEVER  # when a living window was asked for, and the page
         self._window = window(home, self._on_window_end)
         self._link = link(home, self._on_view, self._on_event)
         self._news = News(clock)
@@ -259,10 +264,19 @@ class Session:
             self.quit_in_background()  # `llama-wrangler stop` ends the tray too
 
     def _on_event(self, name: str, values: Mapping[str, Any]) -> None:
-        if name == "WindowRequested" and not self._window.alive():
+        if name != "WindowRequested":
+            return
+        if self._window.alive():
+            self._asked_for = (self._clock(), str(values["page"]))
+        else:
             self._in_background(lambda: self._run("open_window", {"page": values["page"]}))
 
     def _on_window_end(self, exit_code: int, failed: bool) -> None:
+        asked_at, page = self._asked_for
+        if self._clock() - asked_at < _DYING_S and not self._quitting.is_set():
+            self._asked_for = _NEVER
+            self._in_background(lambda: self._run("open_window", {"page": page}))
+            return
         if failed and not self._quitting.is_set():
             text = f"The window ended at once (exit code {exit_code}). See its log."
             self._panel.notify(Message(APP_NAME, text))

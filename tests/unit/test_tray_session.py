@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.tray_kit import StandInEngine, failure, job, model, snapshot, stand_in_engine, status
+from tests.unit.engine_kit import wait_until
 from tray_app.client import Client, ClientError
 from tray_app.engine.values import (
     JobState,
@@ -245,6 +246,22 @@ def test_a_second_start_opens_the_window(tray: Tray, engine: StandInEngine) -> N
     engine.emit("WindowRequested", {"page": "settings"})
     assert tray.window.opened.wait(WAIT_S)
     assert tray.window.pages == ["settings"]
+
+
+def test_a_window_asked_for_while_the_old_one_dies_is_opened_after_it(
+    tray: Tray, engine: StandInEngine
+) -> None:
+    tray.window.living = True  # its process still ends
+    engine.emit("WindowRequested", {"page": "server"})
+    wait_until(lambda: tray.session._asked_for[1] == "server")
+    tray.window.living = False
+    tray.window.on_end(-15, True)
+    assert tray.window.opened.wait(WAIT_S)
+    assert tray.window.pages == ["server"]
+    assert tray.panel.messages == []
+    tray.window.living = False
+    tray.window.on_end(0, False)  # closed by the user: it stays closed
+    assert tray.window.pages == ["server"]
 
 
 def test_a_window_that_never_showed_is_told(tray: Tray) -> None:
