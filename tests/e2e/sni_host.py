@@ -33,6 +33,7 @@ DBusHints = Annotated[dict[str, Variant], DBusSignature("a{sv}")]
 DBusServer = Annotated[list[str], DBusSignature("ssss")]
 _POLL_S = 0.02
 _STILL_S = 0.1
+_GONE = "does not refer to a menu item"  # libdbusmenu, about an id of before a rebuild
 
 
 @contextmanager
@@ -284,20 +285,34 @@ class TrayHost:
                 raise AssertionError(f"the menu never showed {what}; it is\n{text}")
             await asyncio.sleep(_POLL_S)
 
-    async def click(self, *path: str) -> None:
+    async def click(self, *path: str, timeout_s: float = 15.0) -> None:
         """Click the entry under these labels, once the menu is not being rebuilt.
 
-        pystray rebuilds it after each click, and a click on an id of before is lost.
+        pystray rebuilds it after each change, and gives new ids. A click on an id of before is
+        refused and has no effect, so it is made again, as a user would.
         """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while True:
+            menu = await self._still_menu()
+            entry = menu.find(*path)
+            assert entry is not None, f"no {path} in the menu\n" + "\n".join(menu.lines(-1))
+            address = (await self.properties())["Menu"]
+            arguments = (entry.id, "clicked", Variant("i", 0), 0)
+            try:
+                await self._call(address, MENU, "Event", "isvu", *arguments)
+                return
+            except RuntimeError as error:
+                if _GONE not in str(error) or loop.time() > deadline:
+                    raise
+
+    async def _still_menu(self) -> Entry:
+        """The menu, once two readings of it are the same."""
         menu, before = await self.menu(), None
         while menu != before:
             await asyncio.sleep(_STILL_S)
             menu, before = await self.menu(), menu
-        entry = menu.find(*path)
-        assert entry is not None, f"no {path} in the menu\n" + "\n".join(menu.lines(-1))
-        address = (await self.properties())["Menu"]
-        arguments = (entry.id, "clicked", Variant("i", 0), 0)
-        await self._call(address, MENU, "Event", "isvu", *arguments)
+        return menu
 
     async def _call(self, path: str, interface: str, member: str, sig: str, *body: Any) -> Any:
         message = Message(
