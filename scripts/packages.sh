@@ -21,6 +21,8 @@ TEST_PACKAGES=(
   gir1.2-dbusmenu-gtk3-0.4
   # llama.cpp's Vulkan backend, and a device in software to run it on
   glslc libvulkan-dev spirv-headers mesa-vulkan-drivers vulkan-tools
+  # a real registry for models in Ollama's layout; where services may start, Debian starts one too
+  docker-registry
   # the page in a second engine, without pywebview
   chromium
   # what the Qt window engine from PyPI links and does not bring

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from .downloads.values import Download
 from .values import GatewayStatus, Job, ModelStatus, Notice, RequestRecord, RuntimeStatus
 
 
@@ -55,6 +56,14 @@ class JobChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class DownloadChanged:
+    """A download moved on, or to another place; at most about 5 a second for each download."""
+
+    download: Download
+    removed: bool = False  # it is no longer in the list
+
+
+@dataclass(frozen=True, slots=True)
 class SettingsChanged:
     keys: tuple[str, ...]
 
@@ -95,6 +104,7 @@ Event = (
     | RuntimeChanged
     | GatewayChanged
     | JobChanged
+    | DownloadChanged
     | SettingsChanged
     | NoticesChanged
     | RequestFinished
