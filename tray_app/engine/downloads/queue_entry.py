@@ -17,6 +17,7 @@ from .values import Download, DownloadState
 if TYPE_CHECKING:
     from .queue_ledger import Ledger
 
+BACK_OFF_S = (30.0, 60.0, 300.0)  # between tries while the network is away
 MOST_TITLE = 300  # characters
 MOST_WARNINGS = 50
 MOST_WARNING = 1000  # characters
