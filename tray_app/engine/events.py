@@ -85,6 +85,7 @@ class WindowRequested:
     """A second start, or a link, asks the tray to show its window on this page."""
 
     page: str = "models"
+    reference: str = ""  # of a model to ask about there: it only ever prefills a dialog
 
 
 @dataclass(frozen=True, slots=True)

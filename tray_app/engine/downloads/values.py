@@ -115,6 +115,115 @@ class Download:
     order: float = 0.0  # the place among the unfinished: smaller comes earlier
 
 
+class Fits(StrEnum):
+    """How a model would run on this machine, the best first."""
+
+    GPU = "gpu"  # weights, KV cache and compute buffers fit one or several GPUs
+    PARTLY = "partly"  # some layers on a GPU, the rest in main memory: slower
+    PROCESSOR = "processor"  # in main memory, there is no GPU that could take it
+    TIGHT = "tight"  # only if other programs or models make room
+    TOO_LARGE = "too_large"
+    UNKNOWN = "unknown"  # a size or the machine's memory is not known
+
+
+@dataclass(frozen=True, slots=True)
+class Badge:
+    """An honest estimate before anything is downloaded."""
+
+    fits: Fits
+    sentence: str  # "Fits your GPU with 8,192 tokens of context: 5.6 of 11.8 GB."
+    context_length: int  # tokens it was estimated for
+    weights_bytes: int | None = None  # with the projector
+    kv_cache_bytes: int | None = None
+    compute_bytes: int | None = None
+    total_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One thing a repository offers: a quantization with all its files."""
+
+    reference: str  # for `pull`
+    label: str  # "Q4_K_M", or the file's name
+    quantization: str | None
+    about: str  # the quantization in one plain sentence
+    files: tuple[str, ...]
+    size_bytes: int | None  # all parts
+    projector_bytes: int | None  # of the mmproj that comes along; None: there is none
+    complete: bool  # all parts are there
+    badge: Badge
+    recommended: bool = False  # what `pull org/repo` would take
+    model_id: str | None = None  # of the library, if it is there already
+
+
+@dataclass(frozen=True, slots=True)
+class RepoDetails:
+    """What the Discover page shows of one repository."""
+
+    id: str  # "org/repo"
+    revision: str  # commit
+    page: str  # address for people
+    license: str | None
+    gated: str | None
+    offers: tuple[Offer, ...]
+    left_out: tuple[str, ...] = ()  # GGUF files that are no model, each with why
+    architecture: str | None = None
+    parameters: int | None = None
+    context_length: int | None = None  # tokens it was trained for
+    has_chat_template: bool | None = None
+    problem: ErrorView | None = None  # its header could not be read: badges know sizes only
+
+
+@dataclass(frozen=True, slots=True)
+class Suggestion:
+    """One line of the short curated list."""
+
+    reference: str
+    title: str
+    about: str  # what it is good for, one plain sentence
+    size_bytes: int
+    parameters: int | None
+    license: str | None
+    tags: tuple[str, ...]  # "chat", "vision", "tools", "code", "embedding"
+    badge: Badge
+    model_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a reference comes to, for a dialog that asks before anything is fetched."""
+
+    reference: str  # for `pull`
+    title: str
+    hub: Hub
+    page: str | None
+    files: tuple[PreviewFile, ...]
+    total_bytes: int | None
+    free_bytes: int  # on the disk of the models folder
+    license: str | None
+    warnings: tuple[str, ...]
+    badge: Badge | None = None
+    model_id: str | None = None  # of the library, if it is there already
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewFile:
+    """One file of a preview."""
+
+    path: str  # below the models folder
+    size_bytes: int | None
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class HubAccount:
+    """Whether there is a Hugging Face token, never the token itself."""
+
+    source: str  # "keychain", "environment" (HF_TOKEN) or "none"
+    keychain: str | None  # name of the system's keychain; None: there is none that works
+    problem: str = ""  # why the keychain cannot be used
+
+
 def safe_name(name: str) -> str:
     """`name` as one folder or file name that every system takes. Raises BadRequest.
 
