@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import diagnostics, launch, logs, routes, settings
+from .downloads.commands import DownloadCommands
 from .errors import BadRequest, EngineError, EngineUnreachable, SettingsInvalid
 from .events import SettingsChanged, WindowRequested
 from .runtime.commands import RuntimeCommands
@@ -43,6 +44,7 @@ class Commands:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._about_runtimes = RuntimeCommands(engine)
+        self._about_downloads = DownloadCommands(engine)
         self._folders = threading.Lock()  # a folder list is read, then written
 
     def run(self, name: str, args: Mapping[str, Any]) -> Any:
@@ -71,7 +73,8 @@ class Commands:
     def _find(self, name: object) -> Any:
         if not isinstance(name, str) or name.startswith("_") or name == "run":
             return None
-        return getattr(self, name, None) or getattr(self._about_runtimes, name, None)
+        tables = (self, self._about_runtimes, self._about_downloads)
+        return next((found for table in tables if (found := getattr(table, name, None))), None)
 
     # -- state
 
@@ -95,9 +98,11 @@ class Commands:
         """The last answered requests, newest first."""
         return self._engine.history.recent(limit)
 
-    def show_window(self, page: str = "models") -> bool:
-        """Ask tray and window to show the window."""
-        self._engine.publish(WindowRequested(page))
+    def show_window(self, page: str = "models", reference: str = "") -> bool:
+        """Ask tray and window to show the window, and there to ask about a model to download."""
+        if not page.isalpha() or len(page) > 40 or len(reference) > 2048:
+            raise BadRequest("There is no such page.", "Ask for one of the window's pages.")
+        self._engine.publish(WindowRequested(page, reference))
         return True
 
     def keep_running(self, mode: str) -> str:
@@ -252,6 +257,7 @@ class Commands:
         if {"server", "server.port", "server.host"} & set(keys):
             engine.note_server_settings()
         engine.runtime.settings_changed(keys)
+        engine.downloads.settings_changed(keys)
         engine.notices_changed()
 
 

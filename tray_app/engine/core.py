@@ -23,6 +23,7 @@ from .activity import Active
 from .backend import Backend
 from .child_registry import ChildRegistry
 from .commands import Commands
+from .downloads.service import DownloadService
 from .errors import EngineError, EngineUnreachable, ErrorView
 from .events import (
     EngineStopping,
@@ -83,6 +84,7 @@ class Engine:
             self._library_changed,
             home=home.models,
         )
+        self.downloads = DownloadService(self)
         self.active = Active(self)
         self.planner = Planner(self)
         self.backend = Backend(self)
@@ -127,6 +129,7 @@ class Engine:
         )
         self.library.rescan()
         self.runtime.start()
+        self.downloads.start()
         self._ticker = asyncio.create_task(self._tick())
         self.active.bring_back()
 
@@ -139,7 +142,7 @@ class Engine:
         if any(s.in_flight or s.waiting for s in statuses):
             return True
         try:
-            return any(job.state.in_progress for job in self.jobs.list(1))
+            return self.downloads.busy() or any(j.state.in_progress for j in self.jobs.list(1))
         except sqlite3.Error:  # a full disk is no reason to end, either
             return True
 
@@ -165,6 +168,7 @@ class Engine:
         if self._ticker is not None:
             self._ticker.cancel()
         await self.active.close()
+        await asyncio.to_thread(self.downloads.close)
         await asyncio.to_thread(self.jobs.close)
         await asyncio.to_thread(self.runtime.close)
         if hasattr(self, "residency"):
@@ -224,6 +228,7 @@ class Engine:
             left_out=self.library.left_out(),
             scanning=self.library.scanning,
             jobs=self.jobs.list(JOBS_SHOWN),
+            downloads=self.downloads.queue.list(),
             memory=self._memory(),
             notices=self._current_notices(),
             settings=self.settings_table(),

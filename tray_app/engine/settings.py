@@ -57,6 +57,16 @@ class RuntimeSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class DownloadSettings:
+    """How models are fetched."""
+
+    concurrent: int = 2  # downloads at a time
+    connections: int = 4  # at most, for each of them
+    limit_bytes_s: int | None = None  # all together; None: as fast as it goes
+    hub_endpoint: str | None = None  # a mirror of Hugging Face; None: HF_ENDPOINT, or the Hub
+
+
+@dataclass(frozen=True, slots=True)
 class UiSettings:
     """What the window remembers."""
 
@@ -87,6 +97,7 @@ class Settings:
     server: ServerSettings = field(default_factory=ServerSettings)
     library: LibrarySettings = field(default_factory=LibrarySettings)
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+    downloads: DownloadSettings = field(default_factory=DownloadSettings)
     ui: UiSettings = field(default_factory=UiSettings)
     aliases: Mapping[str, str] = field(default_factory=dict)  # name -> model id or "default"
     models: Mapping[str, ModelSettings] = field(default_factory=dict)
@@ -134,12 +145,15 @@ def _one_of(*words: str) -> Callable[[str, Any], None]:
     return check
 
 
-def _feed(key: str, value: Any) -> None:
-    if value is not None and not value.startswith(("https://", "http://")):
-        raise SettingsInvalid(
-            f"{key} is {value!r}, which is no address.",
-            "Give the address of the releases in the form of GitHub's API, or clear it.",
-        )
+def _address(of_what: str) -> Callable[[str, Any], None]:
+    def check(key: str, value: Any) -> None:
+        if value is not None and not value.startswith(("https://", "http://")):
+            raise SettingsInvalid(
+                f"{key} is {value!r}, which is no address.",
+                f"Give the address of {of_what}, or clear it.",
+            )
+
+    return check
 
 
 # Arguments the engine itself decides; overriding them would break switching or safety.
@@ -177,7 +191,11 @@ _CHECKS: dict[tuple[type, str], Callable[[str, Any], None]] = {
     (ServerSettings, "max_queue"): _range(1, 10_000, "requests"),
     (RuntimeSettings, "backend"): _one_of(*BACKENDS),
     (RuntimeSettings, "updates"): _one_of("off", "notify", "auto"),
-    (RuntimeSettings, "feed_url"): _feed,
+    (RuntimeSettings, "feed_url"): _address("the releases in the form of GitHub's API"),
+    (DownloadSettings, "concurrent"): _range(1, 8, "downloads"),
+    (DownloadSettings, "connections"): _range(1, 8, "connections"),
+    (DownloadSettings, "limit_bytes_s"): _range(16 << 10, 1 << 40, "bytes a second"),
+    (DownloadSettings, "hub_endpoint"): _address("a mirror of Hugging Face"),
     (UiSettings, "theme"): _one_of("system", "light", "dark"),
     (ModelSettings, "context_length"): _range(256, 16_777_216, "tokens"),
     (ModelSettings, "gpu_layers"): _range(0, 10_000, "layers"),

@@ -13,6 +13,7 @@ from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Any
 
+from .downloads.values import Download
 from .errors import ErrorView
 from .runtime.values import (
     BACKENDS,
@@ -35,6 +36,7 @@ from .runtime.values import (
 __all__ = [
     "BACKENDS",
     "Asset",
+    "Download",
     "Folder",
     "FolderState",
     "GatewayState",
@@ -285,6 +287,7 @@ class Snapshot:
     left_out: tuple[LeftOut, ...]
     scanning: bool
     jobs: tuple[Job, ...]
+    downloads: tuple[Download, ...]  # unfinished in their order, then the newest finished
     memory: Memory
     notices: tuple[Notice, ...]
     settings: Mapping[str, Any]

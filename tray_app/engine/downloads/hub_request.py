@@ -141,6 +141,14 @@ class HubRequests:
         self._keep(key, _Kept(self._clock(), answer.body, following))
         return Page(value, following)
 
+    def get_text(self, path: str, wanted: Wanted, most_bytes: int) -> tuple[bytes, bool]:
+        """(the first `most_bytes` of the file at `path`, whether there is more of it).
+
+        Asked anew each time. Blocks and raises as `get`.
+        """
+        body = self._answer("GET", path, wanted, most_bytes).body
+        return body[:most_bytes], len(body) > most_bytes
+
     def check_access(self, path: str, wanted: Wanted) -> None:
         """Whether a file may be fetched, by one HEAD. Blocks and raises as `get`."""
         self._answer("HEAD", path, wanted)
@@ -167,12 +175,15 @@ class HubRequests:
 
     # -- asking
 
-    def _answer(self, method: str, path: str, wanted: Wanted) -> _Answer:
+    def _answer(
+        self, method: str, path: str, wanted: Wanted, most_bytes: int | None = None
+    ) -> _Answer:
+        """`most_bytes`: of a text, of which the rest is left; None: JSON, which is read whole."""
         failures = 0
         while True:
             self._respect_pause(wanted)
             try:
-                answer = self._follow(method, f"{self.endpoint}{path}")
+                answer = self._follow(method, f"{self.endpoint}{path}", most_bytes)
             except _Failed as exc:
                 failures += 1
                 if failures >= self._policy.attempts:
@@ -186,11 +197,11 @@ class HubRequests:
                     raise self._refused(answer, wanted)
             threading.Event().wait(self._policy.pause_s(failures, None))
 
-    def _follow(self, method: str, path: str) -> _Answer:
+    def _follow(self, method: str, path: str, most_bytes: int | None) -> _Answer:
         """Redirects of JSON are followed; a HEAD's say that the file may be had."""
         url = path
         for _ in range(MAX_REDIRECTS + 1):
-            answer = self._exchange(method, url)
+            answer = self._exchange(method, url, most_bytes)
             where = answer.headers.get("location")
             if answer.status not in REDIRECTS or not where:
                 return answer
@@ -206,14 +217,15 @@ class HubRequests:
         parts, own = urllib.parse.urlsplit(url), urllib.parse.urlsplit(self.endpoint)
         return (parts.scheme, parts.netloc.lower()) == (own.scheme, own.netloc.lower())
 
-    def _exchange(self, method: str, url: str) -> _Answer:
+    def _exchange(self, method: str, url: str, most_bytes: int | None) -> _Answer:
         """One question, on a thread: one that drips its headers for ever is left behind."""
         deadline = time.monotonic() + self._whole_s
-        headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+        accepted = "application/json" if most_bytes is None else "text/*, */*"
+        headers = {"Accept": accepted, "Accept-Encoding": "identity"}
         if self._is_own(url):
             headers |= self.secrets()
         told: queue.Queue[_Answer | Exception] = queue.Queue()
-        asking = (method, url, headers, deadline, told.put)
+        asking = (method, url, headers, deadline, most_bytes, told.put)
         threading.Thread(target=_ask, args=asking, name="hub", daemon=True).start()
         try:
             outcome = told.get(timeout=self._whole_s)
@@ -270,6 +282,7 @@ def _ask(
     url: str,
     headers: Mapping[str, str],
     deadline: float,
+    most_bytes: int | None,
     tell: Callable[[_Answer | Exception], None],
 ) -> None:
     request = urllib.request.Request(
@@ -287,7 +300,7 @@ def _ask(
             elif status >= 300:
                 body = response.read1(MAX_ERROR_BYTES)
             else:
-                body = _read_body(response, deadline)
+                body = _read_body(response, deadline, most_bytes)
             tell(_Answer(status, fields, body))
     except (OSError, HTTPException, ValueError, _Failed) as exc:
         tell(exc)
@@ -300,7 +313,8 @@ def _opened(opener: urllib.request.OpenerDirector, request: urllib.request.Reque
         return exc  # a response like any other, with its status and headers
 
 
-def _read_body(response: Any, deadline: float) -> bytes:
+def _read_body(response: Any, deadline: float, most_bytes: int | None) -> bytes:
+    """All of it; of a text longer than `most_bytes` a little more than these."""
     parts: list[bytes] = []
     size = 0
     while chunk := response.read1(64 * 1024):
@@ -310,6 +324,8 @@ def _read_body(response: Any, deadline: float) -> bytes:
         if time.monotonic() > deadline:
             raise _Failed("it was too slow")
         parts.append(chunk)
+        if most_bytes is not None and size > most_bytes:
+            return b"".join(parts)
     expected = response.headers.get("Content-Length", "")
     if expected.isdigit() and int(expected) != size:
         raise _Failed(f"the connection closed at {size:,} of {int(expected):,} bytes")

@@ -50,6 +50,18 @@ class _Repo:
     license: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A repository at one commit, with its GGUF files by path."""
+
+    id: str  # "org/repo"; its name now, if it was renamed
+    commit: str
+    gated: str | None
+    license: str | None
+    page: str  # address for people
+    files: tuple[HubFile, ...]
+
+
 class HuggingFace:
     """One endpoint, and what it said lately: keep it. From any thread."""
 
@@ -110,6 +122,36 @@ class HuggingFace:
     def files(self, repo: str, revision: str | None = None) -> tuple[HubFile, ...]:
         """The GGUF files of "org/repo", by path. Blocks and raises as `plan`."""
         return _ggufs(self._tree(self._repo(repo, revision), None))
+
+    def listing(self, name: str) -> Listing:
+        """The repository "org/repo" as it is now. Blocks and raises as `plan`, which also says
+        what there is instead where there is no GGUF file.
+        """
+        repo = self._repo(name, None)
+        everything = self._tree(repo, None)
+        ggufs = _ggufs(everything)
+        if not ggufs:
+            raise self._nothing_to_run(repo, everything, None)
+        page = self._page(repo.id)
+        return Listing(repo.id, repo.commit, repo.gated, repo.license, page, ggufs)
+
+    def remote(self, listing: Listing, file: HubFile) -> Remote:
+        """Where `file` of a listing is fetched from. Asks nobody. Raises BadRequest."""
+        wanted = Wanted(listing.id, listing.commit, file.path)
+        return self._remote(wanted, file.size_bytes, file.sha256)
+
+    def readme(self, name: str, most_bytes: int) -> tuple[bytes, bool]:
+        """(its README.md up to `most_bytes`, whether there is more). Blocks and raises as `plan`;
+        NotFound too where there is none.
+        """
+        repo = self._repo(name, None)
+        path = _resolve(repo.id, repo.commit, "README.md")
+        wanted = Wanted(repo.id, repo.commit, "README.md")
+        return self._hub.get_text(path, wanted, most_bytes)
+
+    def page(self, name: str) -> str:
+        """The address of "org/repo" for people. Asks nobody."""
+        return self._page(name)
 
     def search(
         self, query: str, sort: str = "trendingScore", limit: int = 20, filter: str = "gguf"

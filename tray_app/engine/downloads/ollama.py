@@ -12,12 +12,11 @@ from tray_app.engine.runtime.feed_rows import is_trusted
 from .oci_request import Registry, read_json
 from .ollama_manifest import Config, Layer, Manifest, read_config, read_manifest, the_model
 from .ollama_params import read_params
-from .values import Plan, PlannedFile, Reference, safe_name
+from .values import MODELS, Plan, PlannedFile, Reference, safe_name
 
 DEFAULT_HOST = "registry.ollama.ai"
 DEFAULT_NAMESPACE = "library"
 DEFAULT_TAG = "latest"
-MODELS = "{models}"  # stands for the models folder in a plan's settings
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_TEXT_BYTES = 64 << 10  # a system prompt, parameters

@@ -84,6 +84,26 @@ def parse(text: str) -> Reference:
     return _read_name(plain)
 
 
+def canonical(reference: Reference) -> str:
+    """One text for all ways of writing the same reference; it can be parsed again."""
+    if reference.hub is Hub.URL or reference.file or reference.folder:
+        return reference.text
+    tag = f":{reference.tag}" if reference.tag else ""
+    if reference.hub is Hub.HUGGINGFACE:
+        text = reference.name + tag + (f"@{reference.revision}" if reference.revision else "")
+    else:
+        name = reference.name.removeprefix("library/")
+        tag = "" if tag == ":latest" else tag
+        prefix = f"{reference.host}/" if reference.host else "ollama:" if "/" in name else ""
+        text = prefix + (reference.name if reference.host else name) + tag
+    try:
+        again = parse(text)
+    except BadRequest:  # a revision with slashes
+        return reference.text
+    same = (again.hub, again.name, again.host) == (reference.hub, reference.name, reference.host)
+    return text if same and again.revision == reference.revision else reference.text
+
+
 def is_repo_id(name: str) -> bool:
     """Whether `name` is an "org/repo" as Hugging Face allows it."""
     org, slash, repo = name.partition("/")

@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from tray_app.engine.errors import BadRequest, ErrorView
 
+MODELS = "{models}"  # stands for the models folder in a plan's settings
 MAX_NAME = 200  # characters of one folder or file name; common file systems take 255 bytes
 _RESERVED = re.compile(r"(?i)^(con|prn|aux|nul|com\d|lpt\d)(\.|$)")  # Windows
 
