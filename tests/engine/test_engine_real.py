@@ -101,16 +101,13 @@ def status_of(client: Client, model_id: str) -> dict[str, Any]:
     return next((row for row in rows if row["model_id"] == model_id), {"state": "unloaded"})
 
 
-@pytest.fixture
-def product(two_models_home: Path, free_port: int) -> Iterator[Product]:
-    path = two_models_home / "settings.toml"
-    table = tomllib.loads(path.read_text())
-    table["server"] = {"port": free_port, "context_length": 512}
-    path.write_text(tomli_w.dumps(table))
-    made = Product(two_models_home, free_port)
+@contextlib.contextmanager
+def running_product(home: Path, port: int) -> Iterator[Product]:
+    """A product for the length of a block; its engine is ended by its own command."""
+    made = Product(home, port)
     yield made
     with contextlib.suppress(ClientError):
-        client = Client.connect(two_models_home)
+        client = Client.connect(home)
         client.call("shutdown")
         for process in made.started:
             process.wait(20)
@@ -120,6 +117,16 @@ def product(two_models_home: Path, free_port: int) -> Iterator[Product]:
         process.wait()
         if process.stderr is not None:
             process.stderr.close()
+
+
+@pytest.fixture
+def product(two_models_home: Path, free_port: int) -> Iterator[Product]:
+    path = two_models_home / "settings.toml"
+    table = tomllib.loads(path.read_text())
+    table["server"] = {"port": free_port, "context_length": 512}
+    path.write_text(tomli_w.dumps(table))
+    with running_product(two_models_home, free_port) as made:
+        yield made
 
 
 def test_the_command_line_runs_everything(product: Product) -> None:

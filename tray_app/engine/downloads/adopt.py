@@ -10,7 +10,7 @@ from tray_app.engine.errors import SettingsInvalid
 from tray_app.engine.settings import ModelSettings, SettingsStore
 from tray_app.engine.values import Model
 
-from .values import MODELS, Plan
+from .values import MODELS, Hub, Plan
 
 _KNOWN = frozenset(field.name for field in dataclasses.fields(ModelSettings))
 
@@ -31,6 +31,33 @@ def take_settings(store: SettingsStore, model: Model, plan: Plan, models: Path) 
     except SettingsInvalid as error:
         return [f"Its settings could not be taken over: {error.message}"]
     return []
+
+
+def take_alias(store: SettingsStore, model: Model, plan: Plan) -> str | None:
+    """Let a model of Ollama's answer to the name it was pulled by too; the new alias, or None.
+
+    Clients that were set up for Ollama ask for "llama3.2:1b". A name that means something already
+    is left alone. Raises OSError.
+    """
+    if plan.origin.get("hub") != Hub.OLLAMA or plan.title in (model.id, model.name):
+        return None
+    aliases = dict(store.current.aliases)
+    if plan.title in aliases:
+        return None
+    try:
+        store.change({"aliases": {**aliases, plan.title: model.id}})
+    except SettingsInvalid:
+        return None
+    return plan.title
+
+
+def drop_aliases(store: SettingsStore, model_id: str) -> bool:
+    """Forget the aliases of a model that is gone; whether there were any. Raises OSError."""
+    left = {name: target for name, target in store.current.aliases.items() if target != model_id}
+    if len(left) == len(store.current.aliases):
+        return False
+    store.change({"aliases": left})
+    return True
 
 
 def _words(words: Any, models: Path) -> list[str]:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from tray_app.engine import gguf
 from tray_app.engine.errors import BadGguf, BadRequest, EngineError, NotEnoughDisk, NotFound
+from tray_app.engine.events import SettingsChanged
 from tray_app.engine.values import Model
 
 from . import kept_plan, origins
-from .adopt import take_settings
+from .adopt import take_alias, take_settings
 from .queue import Reporter
 from .references import parse
 from .values import Download, Plan, PlannedFile
@@ -177,6 +178,9 @@ class Bringer:
             why = next((row.reason for row in library.left_out() if row.path == first), None)
             return [f"It is not in the library: {why}"] if why else []
         warnings = take_settings(self._engine.store, model, plan, self._engine.home.models)
+        alias = take_alias(self._engine.store, model, plan)
+        if plan.settings or alias:
+            self._engine.publish(SettingsChanged((f"models.{model.id}", "aliases")))
         if plan.origin.get("template") and model.has_chat_template is False:
             warnings.append(
                 "Its chat template is in Ollama's own form, which llama.cpp cannot use, and the"

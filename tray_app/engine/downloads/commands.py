@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from tray_app.engine import routes, secrets
 from tray_app.engine.errors import BadRequest
+from tray_app.engine.events import SettingsChanged
 from tray_app.engine.values import ModelState
 
 from . import origins, removal
+from .adopt import drop_aliases
 from .catalog import Suggested
 from .discover import Found
 from .values import Download, DownloadState, HubAccount, Preview, RepoDetails
@@ -137,5 +139,7 @@ class DownloadCommands:
         if status is not None and status.state not in idle:
             raise BadRequest(f"{model.name} is in memory.", "Unload it first.")
         freed = removal.delete(model, engine.home.models, engine.library.models())
+        if drop_aliases(engine.store, model.id):
+            engine.publish(SettingsChanged(("aliases",)))
         engine.library.rescan()
         return {"freed_bytes": freed}
