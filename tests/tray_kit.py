@@ -18,6 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from tray_app.engine.downloads.values import Download, DownloadState
 from tray_app.engine.errors import ErrorView
 from tray_app.engine.values import (
     GatewayStatus,
@@ -70,6 +71,12 @@ def job(state: JobState, **changes: Any) -> Job:
     return replace(base, **changes)
 
 
+def download(state: DownloadState, **changes: Any) -> Download:
+    """A download of a gigabyte."""
+    base = Download("download-1", "herd/Woolly-GGUF", "Woolly Q4_K_M", state, total_bytes=10**9)
+    return replace(base, **changes)
+
+
 def snapshot(*models: Model, active: str | None = None, **changes: Any) -> dict[str, Any]:
     """A snapshot as the control API sends it; `active` is the name of a model."""
     base = Snapshot(
@@ -91,6 +98,7 @@ def snapshot(*models: Model, active: str | None = None, **changes: Any) -> dict[
         left_out=(),
         scanning=False,
         jobs=(),
+        downloads=(),
         memory=Memory(1, 1, 1, 0),
         notices=(),
         settings={"ui": {"close_to_tray": True}},

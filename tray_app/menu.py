@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from .menu_downloads import download_items
 from .menu_items import (
     LINE_LENGTH,
     NAME_LENGTH,
@@ -67,6 +68,7 @@ def build_menu(snapshot: Json, *, autostart: bool | None) -> tuple[Item, ...]:
         *_models(snapshot),
         *_switch_now(snapshot),
         *_unload(snapshot),
+        *download_items(snapshot["downloads"], models=bool(snapshot["models"])),
         SEPARATOR,
         open_window("Open window", default=True),
         Item(
@@ -130,7 +132,7 @@ def _models(snapshot: Json) -> tuple[Item, ...]:
     if not models:
         if snapshot["scanning"]:
             return (heading("Looking for models…"),)
-        return (open_window("Add your first model…"),)
+        return (open_window("Add your first model…", page="discover"),)
     labels = names_of(models)
     states = {status["model_id"]: status["state"] for status in snapshot["statuses"]}
     top, rest = _choose(snapshot, labels, states)

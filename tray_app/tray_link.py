@@ -23,6 +23,8 @@ COALESCE_S = 0.05
 _REFRESH_SHARE = 0.1
 # How often to look for an engine that someone else started after this one was stopped.
 _LOOK_S = 5.0
+# Progress alone changes a percentage in the menu: five snapshots a second would be for nothing.
+_PROGRESS_S = 2.0
 # Events that change nothing the tray shows.
 _SILENT = frozenset({"Ping", "RequestFinished", "WindowRequested"})
 
@@ -69,6 +71,7 @@ class EngineLink:
         self._clock = clock
         self._lock = threading.Lock()  # guards _client and the order of views
         self._client: Client | None = None
+        self._downloads: dict[str, tuple[str, float]] = {}  # running ones: state, last shown
         self._stopping = threading.Event()
         self._wake = threading.Event()
         self._dirty = threading.Event()
@@ -141,7 +144,7 @@ class EngineLink:
             for _, name, values in client.events(after=snapshot["seq"]):
                 if self._stopping.is_set() or name == "EngineStopping":
                     return True
-                if name not in _SILENT:
+                if name not in _SILENT and not self._is_progress(name, values):
                     self._dirty.set()
                 if name != "Ping":
                     self._on_event(name, values)
@@ -149,6 +152,20 @@ class EngineLink:
         finally:
             with self._lock:
                 self._client = None
+
+    def _is_progress(self, name: str, values: Mapping[str, Any]) -> bool:
+        """Whether an event only tells a count, shortly after another one did."""
+        if name != "DownloadChanged" or values.get("removed"):
+            return False
+        download_id, state = values["download"]["id"], values["download"]["state"]
+        before, since = self._downloads.get(download_id, ("", float("-inf")))
+        if state == before and self._clock() - since < _PROGRESS_S:
+            return True
+        if state == "running":
+            self._downloads[download_id] = (state, self._clock())
+        else:
+            self._downloads.pop(download_id, None)
+        return False
 
     def _refresh(self) -> None:
         pause_s = COALESCE_S

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from .cli_text import size
 from .menu import NAME_LENGTH, clean, names_of
 from .menu_runtime import runtime_name
 
@@ -56,6 +57,7 @@ class News:
         return [
             *_failures(before, snapshot),
             *_jobs(before, snapshot),
+            *_downloads(before, snapshot),
             *_rolled_back(before, snapshot),
             *switched,
             *here,
@@ -128,6 +130,43 @@ def _jobs(before: Json, snapshot: Json) -> list[Message]:
         elif job["state"] == "done" and job["kind"] != "prove_runtime":  # the menu shows it
             messages.append(Message("llama.cpp is ready", _in_use(snapshot["runtime"])))
     return messages
+
+
+def _downloads(before: Json, snapshot: Json) -> list[Message]:
+    """Downloads that have ended since, well or not; a cancelled one is nobody's news."""
+    old = {each["id"]: each["state"] for each in before["downloads"]}
+    ended = [each for each in snapshot["downloads"] if old.get(each["id"]) != each["state"]]
+    failed = [
+        error_message(f"{clean(each['title'], NAME_LENGTH)} could not be downloaded", each["error"])
+        for each in ended
+        if each["state"] == "failed"
+    ]
+    done = [each for each in ended if each["state"] == "done"]
+    if len(done) > 1:
+        names = ", ".join(_title_of(each, snapshot) for each in done)
+        return [Message(f"{len(done)} models are ready", clean(names, _BODY_LENGTH)), *failed]
+    return [*(_ready(each, snapshot) for each in done), *failed]
+
+
+def _ready(download: Json, snapshot: Json) -> Message:
+    model = _model_of(download, snapshot)
+    active = model is not None and model["id"] == snapshot["active_model_id"]
+    how = "It is the active model now." if active else "Tick it in the tray menu to use it."
+    return Message(
+        f"{_title_of(download, snapshot)} is ready", f"{size(download['done_bytes'])}. {how}"
+    )
+
+
+def _model_of(download: Json, snapshot: Json) -> Json | None:
+    path = download["model_path"]
+    return next((model for model in snapshot["models"] if model["path"] == path), None)
+
+
+def _title_of(download: Json, snapshot: Json) -> str:
+    model = _model_of(download, snapshot)
+    if model is None:
+        return clean(download["title"], NAME_LENGTH)
+    return names_of(snapshot["models"])[model["id"]]
 
 
 def _in_use(runtime: Json) -> str:

@@ -19,6 +19,7 @@ from .autostart import Autostart
 from .client import Client, ClientError
 from .icon import IconFiles
 from .menu import Item, build_menu, build_offline_menu, clean
+from .menu_downloads import overall, unfinished
 from .tray_link import EngineLink, Phase, View
 from .tray_news import Message, News
 from .window_process import WindowProcess
@@ -37,7 +38,7 @@ _AUTOSTART_FRESH_S = 2.0
 # A window process takes up to a quarter of a second to be gone; who asks for it meanwhile means a
 # new one.
 _DYING_S = 0.5
-_NEVER = (float("-inf"), "")
+_NEVER: tuple[float, dict[str, str]] = (float("-inf"), {})
 
 _OFFLINE_ICON = {Phase.STARTING: "starting", Phase.LOST: "error", Phase.STOPPED: "stopped"}
 
@@ -95,7 +96,7 @@ class Session:
         self._host_available = host_available
         self._open_path = open_path
         self._clock = clock
-        self._asked_for = _NEVER  # when a living window was asked for, and the page
+        self._asked_for = _NEVER  # when a living window was asked for, and what to show
         self._window = window(home, self._on_window_end)
         self._link = link(home, self._on_view, self._on_event)
         self._news = News(clock)
@@ -119,7 +120,7 @@ class Session:
             text, state = "Stopping…", "stopped"
             items = build_offline_menu(text, autostart=None, can_restart=False)
         elif view.snapshot is not None:
-            text, state = view.snapshot["status_text"], view.snapshot["server_state"]
+            text, state = _tooltip(view.snapshot), view.snapshot["server_state"]
             items = build_menu(view.snapshot, autostart=autostart)
         else:
             text, state = view.problem or "Starting…", _OFFLINE_ICON[view.phase]
@@ -208,9 +209,9 @@ class Session:
         except (OSError, subprocess.SubprocessError) as error:
             self._panel.notify(Message(APP_NAME, str(error)))
 
-    def _open_window(self, page: str) -> None:
-        if not self._window.open(page):
-            self._link.call("show_window", page=page)  # the window that lives raises itself
+    def _open_window(self, page: str, reference: str = "") -> None:
+        if not self._window.open(page, reference):  # the window that lives raises itself
+            self._link.call("show_window", page=page, reference=reference)
 
     def _open_logs(self) -> None:
         logs = self._home / "logs"
@@ -266,16 +267,17 @@ class Session:
     def _on_event(self, name: str, values: Mapping[str, Any]) -> None:
         if name != "WindowRequested":
             return
+        wish = {"page": str(values["page"]), "reference": str(values.get("reference", ""))}
         if self._window.alive():
-            self._asked_for = (self._clock(), str(values["page"]))
+            self._asked_for = (self._clock(), wish)
         else:
-            self._in_background(lambda: self._run("open_window", {"page": values["page"]}))
+            self._in_background(lambda: self._run("open_window", wish))
 
     def _on_window_end(self, exit_code: int, failed: bool) -> None:
-        asked_at, page = self._asked_for
+        asked_at, wish = self._asked_for
         if self._clock() - asked_at < _DYING_S and not self._quitting.is_set():
             self._asked_for = _NEVER
-            self._in_background(lambda: self._run("open_window", {"page": page}))
+            self._in_background(lambda: self._run("open_window", wish))
             return
         if failed and not self._quitting.is_set():
             text = f"The window ended at once (exit code {exit_code}). See its log."
@@ -306,6 +308,13 @@ class Session:
                 log.exception("an action of the tray failed")
 
         threading.Thread(target=barrier, name="tray-action", daemon=True).start()
+
+
+def _tooltip(snapshot: Mapping[str, Any]) -> str:
+    """The state in one line, with how far downloads are."""
+    text = str(snapshot["status_text"])
+    moving = [each for each in snapshot["downloads"] if each["state"] == "running"]
+    return f"{text} · downloading, {overall(unfinished(snapshot['downloads']))}" if moving else text
 
 
 def end_engine(client: Client, timeout_s: float) -> bool:

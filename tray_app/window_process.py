@@ -23,9 +23,10 @@ _END_S = 3.0
 _SOURCE = Path(__file__).resolve().parent.parent
 
 
-def window_command(page: str) -> list[str]:
-    """The command line of the window process."""
-    return own_command("window", "--page", page, "--owned")
+def window_command(page: str, reference: str = "") -> list[str]:
+    """The command line of the window process. A reference is no secret: it names a model."""
+    more = ("--reference", reference) if reference else ()
+    return own_command("window", "--page", page, *more, "--owned")
 
 
 class WindowProcess:
@@ -39,7 +40,7 @@ class WindowProcess:
         self,
         home: Path,
         on_end: Callable[[int, bool], None],
-        command: Callable[[str], Sequence[str]] = window_command,
+        command: Callable[[str, str], Sequence[str]] = window_command,
         environ: Mapping[str, str] = os.environ,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -58,13 +59,16 @@ class WindowProcess:
         with self._lock:
             return self._process is not None and self._process.poll() is None
 
-    def open(self, page: str) -> bool:
-        """Start the window on `page`; False when one runs already. Raises OSError."""
+    def open(self, page: str, reference: str = "") -> bool:
+        """Start the window on `page`; False when one runs already. Raises OSError.
+
+        With a `reference` the page asks whether to download that model.
+        """
         with self._lock:
             if self._process is not None and self._process.poll() is None:
                 return False
             process = subprocess.Popen(
-                list(self._command(page)),
+                list(self._command(page, reference)),
                 stdin=subprocess.PIPE,
                 env=self._environment,
                 # A source tree that is not installed is found by the folder it is in.

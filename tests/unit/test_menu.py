@@ -146,7 +146,7 @@ def test_an_embedding_model_says_that_it_is_one() -> None:
 
 def test_an_empty_library_invites_to_add_a_model() -> None:
     add = find(menu(), "Add your first model")
-    assert (add.action, add.args) == ("open_window", (("page", "models"),))
+    assert (add.action, add.args) == ("open_window", (("page", "discover"),))
 
 
 def test_an_empty_library_that_is_being_read_says_so() -> None:

@@ -10,9 +10,19 @@ from typing import Any
 
 import pytest
 
-from tests.tray_kit import StandInEngine, failure, job, model, snapshot, stand_in_engine, status
+from tests.tray_kit import (
+    StandInEngine,
+    download,
+    failure,
+    job,
+    model,
+    snapshot,
+    stand_in_engine,
+    status,
+)
 from tests.unit.engine_kit import wait_until
 from tray_app.client import Client, ClientError
+from tray_app.engine.downloads.values import DownloadState
 from tray_app.engine.values import (
     JobState,
     ModelState,
@@ -107,11 +117,11 @@ class Window:
     def alive(self) -> bool:
         return self.living
 
-    def open(self, page: str) -> bool:
+    def open(self, page: str, reference: str = "") -> bool:
         if self.living:
             return False
         self.living = True
-        self.pages.append(page)
+        self.pages.append(f"{page} {reference}".strip())
         self.opened.set()
         return True
 
@@ -238,7 +248,7 @@ def test_the_window_is_opened_once_and_then_raised(tray: Tray, engine: StandInEn
     tray.choose("Open window")
     assert tray.window.opened.wait(WAIT_S)
     tray.choose("Open window")
-    wait_for_call(tray, engine, ("show_window", {"page": "models"}))
+    wait_for_call(tray, engine, ("show_window", {"page": "models", "reference": ""}))
     assert tray.window.pages == ["models"]
 
 
@@ -252,16 +262,16 @@ def test_a_window_asked_for_while_the_old_one_dies_is_opened_after_it(
     tray: Tray, engine: StandInEngine
 ) -> None:
     tray.window.living = True  # its process still ends
-    engine.emit("WindowRequested", {"page": "server"})
-    wait_until(lambda: tray.session._asked_for[1] == "server")
+    engine.emit("WindowRequested", {"page": "discover", "reference": "org/repo"})
+    wait_until(lambda: tray.session._asked_for[1].get("page") == "discover")
     tray.window.living = False
     tray.window.on_end(-15, True)
     assert tray.window.opened.wait(WAIT_S)
-    assert tray.window.pages == ["server"]
+    assert tray.window.pages == ["discover org/repo"]
     assert tray.panel.messages == []
     tray.window.living = False
     tray.window.on_end(0, False)  # closed by the user: it stays closed
-    assert tray.window.pages == ["server"]
+    assert tray.window.pages == ["discover org/repo"]
 
 
 def test_a_window_that_never_showed_is_told(tray: Tray) -> None:
@@ -523,6 +533,24 @@ def test_a_model_on_the_processor_is_no_news_unless_it_is_loaded_and_the_engine_
     assert news.of({**on_processor(), "notices": []}) == []
     assert news.of(on_processor(state=ModelState.STOPPING)) == []
     assert len(news.of(on_processor())) == 1  # the notice came a moment after the state
+
+
+def test_downloads_are_paused_and_resumed_from_the_tray(
+    tray: Tray, engine: StandInEngine
+) -> None:
+    running = download(DownloadState.RUNNING, done_bytes=430_000_000)
+    waiting = download(DownloadState.WAITING, id="download-2")
+    engine.show(snapshot(status_text="with some", downloads=(running, waiting)))
+    tray.panel.wait(lambda: "with some" in tray.panel.labels(), "the downloads")
+    assert tray.panel.faces[-1].title.endswith("with some · downloading, 43 %")
+    menu = next(i for i in tray.panel.faces[-1].items if i.label.startswith("Downloads"))
+    tray.session.act(next(i for i in menu.children if i.label == "Pause all"))
+    wait_for_call(tray, engine, ("pause_downloads", {}))
+    tray.session.act(next(i for i in menu.children if i.label == "Resume all"))
+    wait_for_call(tray, engine, ("resume_downloads", {}))
+    tray.session.act(menu.children[0])
+    assert tray.window.opened.wait(WAIT_S)
+    assert tray.window.pages == ["downloads"]
 
 
 def test_a_runtime_is_chosen_and_taken_back_from_the_tray(
