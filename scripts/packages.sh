@@ -23,6 +23,8 @@ TEST_PACKAGES=(
   glslc libvulkan-dev spirv-headers mesa-vulkan-drivers vulkan-tools
   # a real registry for models in Ollama's layout; where services may start, Debian starts one too
   docker-registry
+  # a keychain for the token of Hugging Face
+  gnome-keyring
   # the page in a second engine, without pywebview
   chromium
   # what the Qt window engine from PyPI links and does not bring

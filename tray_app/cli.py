@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import APP_NAME, __version__, cli_runtime
+from . import APP_NAME, __version__, cli_download, cli_library, cli_runtime
 from . import cli_text as text
 from .cli_job import CANCELLED, FAILED, await_event
 from .client import ALREADY_RUNNING, Client, ClientError, ensure_engine, home_path
@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     add("serve", _serve, "run the engine in the foreground, without a tray")
     window = add("window", _window, "open the window")
     window.add_argument("--page", default="models", choices=text.PAGES)
+    window.add_argument("--reference", default="", help="ask there about downloading this model")
     window.add_argument("--owned", action="store_true", help=argparse.SUPPRESS)
     add("list", _list, "list the models", as_json=True)
     add("status", _status, "say what the server does", as_json=True)
@@ -94,6 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("-f", "--follow", action="store_true", help="go on as it grows")
     logs.add_argument("--list", action="store_true", help="list the logs")
     add("doctor", _doctor, "check this installation", as_json=True)
+    cli_download.add_verbs(verbs)
+    cli_library.add_verbs(verbs)
     cli_runtime.add_verbs(verbs)
     engine = add("engine", _engine, "")
     engine.add_argument("--mode", choices=("tray", "once", "serve"), default="tray")
@@ -141,19 +144,19 @@ def _window(options: argparse.Namespace) -> int:
         return FAILED
     from .window import run_window
 
-    return run_window(home_path(), options.page, options.owned)
+    return run_window(home_path(), options.page, options.owned, options.reference)
 
 
 def _list(options: argparse.Namespace) -> int:
     client = ensure_engine(mode="once")
-    snapshot = _settled(client)
+    snapshot = settled(client)
     if options.json:
         return text.print_json(text.model_rows(snapshot))
     text.print_models(snapshot)
     return 0
 
 
-def _settled(client: Client, timeout_s: float = 30.0) -> dict[str, Any]:
+def settled(client: Client, timeout_s: float = 30.0) -> dict[str, Any]:
     """A snapshot after the scan that a fresh engine makes; whole headers may follow later."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -180,7 +183,7 @@ def _status(options: argparse.Namespace) -> int:
 
 def _use(options: argparse.Namespace) -> int:
     client = ensure_engine(mode="serve")
-    _settled(client)
+    settled(client)
     model_id = client.call("switch_model", model_id=options.model, now=options.now)["model_id"]
     if not options.no_wait:
         _wait_until_ready(client, model_id, quiet=options.json)
@@ -275,7 +278,7 @@ def _doctor(options: argparse.Namespace) -> int:
     from . import desktop
 
     client = ensure_engine(mode="once")
-    _settled(client)
+    settled(client)
     checks = [*client.call("doctor"), *text.desktop_checks(desktop)]
     if options.json:
         text.print_json(checks)

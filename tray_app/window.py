@@ -7,11 +7,13 @@ object (shared measurement), so this process holds no secret beyond its own sess
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import threading
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import webview
 
@@ -32,6 +34,11 @@ ENGINE_COMMANDS = frozenset(
         *("find_runtime", "build_runtime", "install_runtime", "use_runtime", "remove_runtime"),
         *("available_runtimes", "roll_back_runtime", "check_updates", "skip_update"),
         *("read_hardware", "runtime_doctor", "cancel_job"),
+        *("pull", "preview_download", "pause_download", "resume_download", "cancel_download"),
+        *("retry_download", "remove_download", "move_download", "pause_downloads"),
+        *("resume_downloads", "clear_downloads", "search_models", "repo_details", "model_card"),
+        *("suggested_models", "hub_account", "set_hub_token", "import_model", "model_origin"),
+        "delete_model",
     }
 )
 
@@ -131,16 +138,22 @@ def _watch_engine(client: Client, window: Any, close: Any) -> None:
             if name == "WindowRequested":
                 window.show()
                 window.restore()
-                page = str(data.get("page", "models"))
-                if page.isalpha():
-                    window.run_js(f"location.hash = '#/{page}'")
+                place = _place(str(data.get("page", "models")), str(data.get("reference", "")))
+                window.run_js(f"location.hash = {json.dumps(place)}")
     except ClientError as error:  # too many windows are open: this one is one of them
         log.warning("the engine cannot be followed: %s", error.message)
     finally:
         close()
 
 
-def run_window(home: Path | None, page: str, owned: bool) -> int:
+def _place(page: str, reference: str = "") -> str:
+    """The page's address behind "#"; a reference is what it asks about there."""
+    page = page if page.isalpha() else "models"
+    more = f"?reference={quote(reference, safe='')}" if reference else ""
+    return f"#/{page}{more}"
+
+
+def run_window(home: Path | None, page: str, owned: bool, reference: str = "") -> int:
     """Show the window and block until it is closed. Raises ClientError without an engine.
 
     `owned`: our stdin is the tray's pipe, whose end ends us. Returns 0 when the user closed it
@@ -149,7 +162,7 @@ def run_window(home: Path | None, page: str, owned: bool) -> int:
     client = ensure_engine(home, "tray")
     native = Native(client)
     ticket = client.call("mint_ticket")["ticket"]
-    url = f"{client.page_url}/enter?ticket={ticket}&face=window#/{page}"
+    url = f"{client.page_url}/enter?ticket={ticket}&face=window{_place(page, reference)}"
     window: Any = webview.create_window(
         APP_NAME,
         url,

@@ -220,7 +220,7 @@ class PreviewFile:
 class HubAccount:
     """Whether there is a Hugging Face token, never the token itself."""
 
-    source: str  # "keychain", "environment" (HF_TOKEN) or "none"
+    source: str  # "keychain", "environment" (HF_TOKEN), "file" (`hf auth login`) or "none"
     keychain: str | None  # name of the system's keychain; None: there is none that works
     problem: str = ""  # why the keychain cannot be used
 
