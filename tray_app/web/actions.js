@@ -130,6 +130,12 @@ async function natively(act) {
   }
 }
 
+/** @param {string} site */
+export const browse = (site) => natively(() => bridge.native.browse(site));
+/** Brings the .gguf files that the user picks into the library. */
+export async function chooseFiles() {
+  for (const path of (await natively(bridge.native.chooseFiles)) ?? []) await run('import_model', { path }, path);
+}
 /** @param {string} path */
 export const openPath = (path) => natively(() => bridge.native.openPath(path));
 /** @param {string} url */

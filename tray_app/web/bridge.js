@@ -123,6 +123,10 @@ export function createBridge(deps = {}) {
     available: () => Boolean(nativeCall()),
     /** @returns {Promise<string | null>} null when the user closed the chooser */
     chooseFolder: () => call('native:choose_folder'),
+    /** @returns {Promise<string[]>} the .gguf files that the user picks; none when the chooser was closed */
+    chooseFiles: async () => (await call('native:choose_files')) ?? [],
+    /** @param {string} site 'huggingface' or 'ollama', in a window of its own */
+    browse: (site) => call('native:browse', { site }),
     /** @param {string} path */
     openPath: (path) => call('native:open_path', { path }),
     /** @param {string} url opened in the system's browser, never in this window */

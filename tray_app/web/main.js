@@ -9,13 +9,20 @@ import { go, listen, page, PAGES } from './router.js';
 import { inWindow, link, now, snapshot, takeEvent, takeSnapshot, theme as wanted } from './store.js';
 import { JobStrip, LinkBar, ManualCopy, Notices, Sidebar, Toasts } from './components/chrome.js';
 import { Spinner } from './components/ui.js';
+import { DropVeil } from './drop-veil.js';
 import { ChatView } from './views/chat.js';
+import { DiscoverView } from './views/discover.js';
+import { DownloadsView } from './views/downloads.js';
 import { ModelsView } from './views/models.js';
+import { askToPull, PullDialog } from './views/pull-dialog.js';
 import { RuntimesView } from './views/runtimes.js';
 import { ServerView } from './views/server.js';
 import { SettingsView } from './views/settings.js';
 
-const VIEWS = { models: ModelsView, server: ServerView, runtimes: RuntimesView, chat: ChatView, settings: SettingsView };
+const VIEWS = {
+  models: ModelsView, discover: DiscoverView, downloads: DownloadsView, server: ServerView, runtimes: RuntimesView, chat: ChatView,
+  settings: SettingsView,
+};
 const THEME_KEY = 'llama-wrangler.theme';
 const SOON_MS = 700;
 
@@ -43,6 +50,8 @@ function App() {
       </div>
       <${Toasts} />
       <${ManualCopy} />
+      <${PullDialog} />
+      <${DropVeil} />
     </div>`;
 }
 
@@ -90,7 +99,7 @@ function connect() {
     event: (seq, name, data) => {
       const refetch = takeEvent(seq, name, data);
       if (refetch !== REFETCH.NO) line.refresh(refetch === REFETCH.NOW ? undefined : SOON_MS);
-      if (name === 'WindowRequested' && inWindow.value) go(data.page);
+      if (name === 'WindowRequested' && inWindow.value) go(data.page, data.reference);
     },
     link: (state) => { link.value = state; },
   });
@@ -105,7 +114,7 @@ function start() {
   addEventListener('keydown', onKey);
   followTheme();
   restore();
-  listen();
+  listen(askToPull);
   connect();
   render(html`<${App} />`, root);
 }

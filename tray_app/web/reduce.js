@@ -4,6 +4,8 @@
  * an event states outright and say when the rest has to be asked for again.
  */
 
+import { inOrder } from './download-words.js';
+
 /** @typedef {import('./types.js').Snapshot} Snapshot */
 /** @typedef {import('./types.js').Job} Job */
 
@@ -87,6 +89,13 @@ const REDUCERS = {
       patch: { jobs: upsert(s.jobs, job, (/** @type {Job} */ x) => x.id) },
       refetch: before?.state === job.state ? REFETCH.NO : REFETCH.SOON,
     };
+  },
+  DownloadChanged: (s, { download, removed }) => {
+    const before = s.downloads.find((other) => other.id === download.id);
+    const rest = s.downloads.filter((other) => other.id !== download.id);
+    const moved = removed || before?.state !== download.state || before?.order !== download.order;
+    const downloads = moved ? inOrder(removed ? rest : [...rest, download]) : upsert(s.downloads, download, (x) => x.id);
+    return { patch: { downloads }, refetch: REFETCH.NO };
   },
   ActiveModelChanged: (_, { model_id }) => ({ patch: { active_model_id: model_id }, refetch: REFETCH.NOW }),
   RuntimeChanged: (_, { status }) => ({ patch: { runtime: status }, refetch: REFETCH.SOON }),

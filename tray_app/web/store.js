@@ -38,6 +38,7 @@ export const statuses = slice('statuses', []);
 export const folders = slice('folders', []);
 export const leftOut = slice('left_out', []);
 export const jobs = slice('jobs', []);
+export const downloads = slice('downloads', []);
 export const notices = slice('notices', []);
 export const recents = slice('recent_model_ids', []);
 export const settings = slice('settings', {});

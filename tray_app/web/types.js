@@ -177,6 +177,103 @@
  * @property {number | null} generated_tokens
  * @property {number | null} tokens_per_s
  *
+ * @typedef {object} Download
+ * @property {string} id
+ * @property {string} reference
+ * @property {string} title
+ * @property {'queued'|'running'|'paused'|'waiting'|'done'|'failed'|'cancelled'} state
+ * @property {string} step
+ * @property {number} done_bytes
+ * @property {number | null} total_bytes
+ * @property {number | null} rate_bytes_s
+ * @property {number | null} eta_s
+ * @property {number} created_at
+ * @property {number | null} finished_at
+ * @property {number | null} retry_at
+ * @property {string | null} model_path
+ * @property {ErrorView | null} error
+ * @property {string[]} warnings
+ * @property {number} order
+ *
+ * @typedef {object} Badge
+ * @property {'gpu'|'partly'|'processor'|'tight'|'too_large'|'unknown'} fits
+ * @property {string} sentence
+ * @property {number} context_length
+ * @property {number | null} weights_bytes
+ * @property {number | null} kv_cache_bytes
+ * @property {number | null} compute_bytes
+ * @property {number | null} total_bytes
+ *
+ * @typedef {object} Preview
+ * @property {string} reference
+ * @property {string} title
+ * @property {'huggingface'|'ollama'|'url'} hub
+ * @property {string | null} page
+ * @property {{path: string, size_bytes: number | null, role: string}[]} files
+ * @property {number | null} total_bytes
+ * @property {number} free_bytes
+ * @property {string | null} license
+ * @property {string[]} warnings
+ * @property {Badge | null} badge
+ * @property {string | null} model_id
+ *
+ * @typedef {object} Offer
+ * @property {string} reference
+ * @property {string} label
+ * @property {string | null} quantization
+ * @property {string} about
+ * @property {string[]} files
+ * @property {number | null} size_bytes
+ * @property {number | null} projector_bytes
+ * @property {boolean} complete
+ * @property {Badge} badge
+ * @property {boolean} recommended
+ * @property {string | null} model_id
+ *
+ * @typedef {object} RepoDetails
+ * @property {string} id
+ * @property {string} revision
+ * @property {string} page
+ * @property {string | null} license
+ * @property {string | null} gated
+ * @property {Offer[]} offers
+ * @property {string[]} left_out
+ * @property {string | null} architecture
+ * @property {number | null} parameters
+ * @property {number | null} context_length
+ * @property {boolean | null} has_chat_template
+ * @property {ErrorView | null} problem
+ *
+ * @typedef {object} HubModel
+ * @property {string} id
+ * @property {string | null} author
+ * @property {number | null} likes
+ * @property {number | null} downloads
+ * @property {number | null} created_at
+ * @property {number | null} modified_at
+ * @property {string | null} gated
+ * @property {boolean} private
+ * @property {string | null} pipeline
+ * @property {string | null} license
+ * @property {string[]} tags
+ * @property {string | null} architecture
+ * @property {number | null} parameters
+ * @property {number | null} context_length
+ *
+ * @typedef {object} Suggestion
+ * @property {string} reference
+ * @property {string} title
+ * @property {string} about
+ * @property {number} size_bytes
+ * @property {number | null} parameters
+ * @property {string | null} license
+ * @property {string[]} tags
+ * @property {Badge} badge
+ * @property {string | null} model_id
+ *
+ * @typedef {{suggestions: Suggestion[], ollama_names: string[], quantizations: Record<string, string>}} Suggested
+ * @typedef {{source: string, keychain: string | null, problem: string}} HubAccount
+ *
  * @typedef {object} Snapshot
  * @property {number} seq
  * @property {string} version
@@ -196,6 +293,7 @@
  * @property {LeftOut[]} left_out
  * @property {boolean} scanning
  * @property {Job[]} jobs
+ * @property {Download[]} downloads
  * @property {Memory} memory
  * @property {Notice[]} notices
  * @property {Record<string, any>} settings

@@ -5,14 +5,15 @@ import { html } from '../html.js';
 import { cancelJob, dismiss, manualCopy, pending, toasts } from '../actions.js';
 import { page, PAGES } from '../router.js';
 import {
-  activeModel, gateway, jobsInView, link, models, notices, runningJobs, runtime, serverState, statuses, statusOf, statusText,
+  activeModel, downloads, gateway, jobsInView, link, models, notices, runningJobs, runtime, serverState, statuses, statusOf, statusText,
   stopping, withName,
 } from '../store.js';
+import { overall } from '../download-words.js';
 import { activeText, bytes, clock, progressText } from '../format.js';
 import { Icon } from './icons.js';
 import { Callout, Dot, IconButton, Modal, Progress, Spinner, Words } from './ui.js';
 
-const TITLES = { models: 'Models', server: 'Server', runtimes: 'Runtimes', chat: 'Chat', settings: 'Settings' };
+const TITLES = { models: 'Models', discover: 'Discover', downloads: 'Downloads', server: 'Server', runtimes: 'Runtimes', chat: 'Chat', settings: 'Settings' };
 const TONES = { stopped: 'idle', starting: 'busy', ready: 'ok', busy: 'ok', error: 'bad' };
 
 export function Sidebar() {
@@ -24,12 +25,19 @@ export function Sidebar() {
           <li key=${name}>
             <a href=${`#/${name}`} class="nav-item" aria-current=${page.value === name ? 'page' : undefined}
               title=${`${TITLES[name]} (Ctrl+${i + 1})`}>
-              <${Icon} name=${name} /><span>${TITLES[name]}</span>
+              <${Icon} name=${name} /><span>${TITLES[name]}</span>${name === 'downloads' && html`<${DownloadCount} />`}
             </a>
           </li>`)}
       </ul>
       <${SideStatus} />
     </nav>`;
+}
+
+/** How many are unfinished, and how far they are. */
+function DownloadCount() {
+  const { count, text } = overall(downloads.value);
+  if (!count) return null;
+  return html`<span class="nav-count digits" title=${text} aria-label=${`${count} unfinished${text && `, ${text}`}`}>${text || count}</span>`;
 }
 
 const LINKS = { connecting: 'Connecting…', lost: 'Not connected', expired: 'Not connected' };

@@ -11,6 +11,7 @@ import { ModelStateText } from '../components/model-state.js';
 import { Ago, Callout, CodeBlock, CopyButton } from '../components/ui.js';
 import { Badges, HOLDS } from './model-row.js';
 import { ModelSettings } from './model-settings.js';
+import { OriginOf } from './model-origin.js';
 
 /** @typedef {import('../types.js').Model} Model */
 
@@ -27,6 +28,7 @@ export function ModelDrawer({ model, onClose }) {
         remedy="Connect the drive or restore the folder; the model comes back by itself." />`}
       <${Actions} model=${model} />
       <${Facts} model=${model} />
+      <${OriginOf} model=${model} />
       <${CommandLine} model=${model} />
       <h3>Settings of this model</h3>
       <${ModelSettings} model=${model} />

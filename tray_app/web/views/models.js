@@ -13,6 +13,7 @@ import { FirstModel } from './first-model.js';
 import { LibraryDrawer } from './library-drawer.js';
 import { ModelDrawer } from './model-drawer.js';
 import { ModelRow } from './model-row.js';
+import { askToPull } from './pull-dialog.js';
 
 const ROW_HEIGHT = 64; // px; --row-height in tokens.css
 
@@ -57,6 +58,7 @@ export function ModelsView() {
         <button type="button" class="button quiet" aria-expanded=${drawer.value === LIBRARY}
           onClick=${() => { drawer.value = drawer.value === LIBRARY ? null : LIBRARY; }}>
           <${Icon} name="folder" /><span>Folders</span></button>
+        <button type="button" class="button quiet" onClick=${() => askToPull()}><${Icon} name="downloads" /><span>Get a model…</span></button>
         ${inWindow.value && html`
           <button type="button" class="button" onClick=${chooseFolder}><${Icon} name="plus" /><span>Add folder</span></button>`}
       <//>

@@ -8,6 +8,7 @@ import { bytes } from '../format.js';
 import { Field, Segments, Select, Switch } from '../components/fields.js';
 import { Card, CopyButton, PageHead } from '../components/ui.js';
 import { Aliases } from './aliases.js';
+import { DownloadSettings } from './download-settings.js';
 import { Folders } from './library-drawer.js';
 
 const GB = 1e9;
@@ -63,6 +64,7 @@ export function SettingsView() {
         <//>
         <${Card} title="Memory"><${Budget} value=${server.memory_budget_bytes ?? null} save=${save} error=${errors['server.memory_budget_bytes']} /><//>
         <${Card} title="Folders"><p class="muted hint">Read through all their subfolders. Nothing in them is changed.</p><${Folders} /><//>
+        <${DownloadSettings} save=${save} errors=${errors} />
         <${Card} title="Other names"><${Aliases} error=${errors.aliases} save=${(/** @type {any} */ table) => save('aliases', table)} /><//>
         <${Card} title="Runtime" actions=${html`<a class="button small quiet" href="#/runtimes">Manage runtimes</a>`}>
           <${Field} label="llama-server program" mono value=${runtime.server_path ?? ''} placeholder="found by itself"
