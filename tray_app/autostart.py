@@ -109,7 +109,7 @@ class DesktopEntry:
         if self._command[1:2] == ["-m"]:
             # A source tree that is not installed is found by the folder it is in.
             lines.append(f"Path={_escape(str(Path(__file__).resolve().parent.parent))}")
-        _write(self.path, ("\n".join(lines) + "\n").encode())
+        write_file(self.path, ("\n".join(lines) + "\n").encode())
 
     def turn_off(self) -> None:
         """See Autostart."""
@@ -175,7 +175,7 @@ class LaunchAgent:
         }
         if self._command[1:2] == ["-m"]:
             agent["WorkingDirectory"] = str(Path(__file__).resolve().parent.parent)
-        _write(self.path, plistlib.dumps(agent))
+        write_file(self.path, plistlib.dumps(agent))
         self._run(["launchctl", "enable", f"gui/{_user_id()}/{AGENT_LABEL}"])
 
     def turn_off(self) -> None:
@@ -272,7 +272,8 @@ def _escape(value: str) -> str:
     return value.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> None:
+    """Replace a file that others read, as a whole. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
     try:

@@ -17,7 +17,7 @@ from typing import Any
 
 from . import APP_NAME, __version__, cli_download, cli_library, cli_runtime
 from . import cli_text as text
-from .cli_job import CANCELLED, FAILED, await_event
+from .cli_job import CANCELLED, FAILED, WRONG, await_event
 from .client import ALREADY_RUNNING, Client, ClientError, ensure_engine, home_path
 
 NOT_RUNNING = 3
@@ -80,6 +80,12 @@ def _parser() -> argparse.ArgumentParser:
     window.add_argument("--page", default="models", choices=text.PAGES)
     window.add_argument("--reference", default="", help="ask there about downloading this model")
     window.add_argument("--owned", action="store_true", help=argparse.SUPPRESS)
+    browse = add("browse", _browse, "")
+    browse.add_argument("--site", choices=("huggingface", "ollama"), default="huggingface")
+    browse.add_argument("--endpoint", help=argparse.SUPPRESS)
+    browse.add_argument("--owned", action="store_true", help=argparse.SUPPRESS)
+    link = add("open", _open, "open a llama-wrangler:// link: it only ever asks")
+    link.add_argument("link", metavar="LINK")
     add("list", _list, "list the models", as_json=True)
     add("status", _status, "say what the server does", as_json=True)
     use = add("use", _use, "make a model answer to `default`, and load it", as_json=True)
@@ -145,6 +151,27 @@ def _window(options: argparse.Namespace) -> int:
     from .window import run_window
 
     return run_window(home_path(), options.page, options.owned, options.reference)
+
+
+def _browse(options: argparse.Namespace) -> int:
+    from .browse import run_browse
+
+    return run_browse(options.site, options.endpoint, options.owned)
+
+
+def _open(options: argparse.Namespace) -> int:
+    from . import desktop, links
+
+    wish = links.read(options.link)
+    if isinstance(wish, links.Refused):
+        text.say_error(wish.message, wish.remedy)
+        return WRONG
+    if not desktop.display_available():
+        text.say_error("There is no display to ask on.", f"llama-wrangler pull {wish.reference}")
+        return FAILED
+    from .tray import run_tray  # a tray that runs already shows its window
+
+    return run_tray(home_path(), False, wish.page, wish.reference)
 
 
 def _list(options: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ from . import desktop
 from .autostart import autostart
 from .client import Client, ClientError
 from .icon import IconFiles, PngFile
+from .link_handler import register
 from .menu import Item, Kind, escape_label, same_shape
 from .tray_loops import gui_loop
 from .tray_news import Message
@@ -41,8 +42,10 @@ def no_display() -> str | None:
     )
 
 
-def run_tray(home: Path, hidden: bool) -> int:
+def run_tray(home: Path, hidden: bool, page: str = "models", reference: str = "") -> int:
     """Run the tray until the user quits; returns the exit code. Blocks; main thread only.
+
+    The window opens on `page`, and asks there about downloading `reference`.
 
     `hidden` is the start at login: it shows no window, unless no panel appears either.
     A second start asks the running one for its window and returns 0.
@@ -56,14 +59,14 @@ def run_tray(home: Path, hidden: bool) -> int:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        return 0 if hidden else _show_running(home)
+        return 0 if hidden else _show_running(home, page, reference)
     try:
-        return _run_first(home, hidden)
+        return _run_first(home, hidden, page, reference)
     finally:
         lock.release()
 
 
-def _show_running(home: Path) -> int:
+def _show_running(home: Path, page: str, reference: str) -> int:
     """Ask the engine of the running tray for the window; waits while it is starting."""
     pause = threading.Event()
     waited_s = 0.0
@@ -78,14 +81,14 @@ def _show_running(home: Path) -> int:
             waited_s += 0.2
             continue
         try:
-            client.call("show_window", page="models")
+            client.call("show_window", page=page, reference=reference)
         except ClientError as error:
             _tell(f"{error.message} {error.remedy}")
             return 1
         return 0
 
 
-def _run_first(home: Path, hidden: bool) -> int:
+def _run_first(home: Path, hidden: bool, page: str, reference: str) -> int:
     backend = None if sys.platform in ("darwin", "win32") else desktop.tray_backend()
     dark_panel = desktop.panel_is_dark()
     icons = IconFiles(_cache_folder() / "icons")
@@ -98,6 +101,8 @@ def _run_first(home: Path, hidden: bool) -> int:
         autostart(),
         dark_panel=dark_panel,
         host_available=lambda: desktop.tray_host_available(backend),
+        first={"page": page, "reference": reference},
+        register_links=register,
     )
 
     def ready() -> None:

@@ -86,6 +86,8 @@ class Session:
         window: Callable[[Path, Callable[[int, bool], None]], WindowProcess] = WindowProcess,
         link: Callable[..., EngineLink] = EngineLink,
         open_path: Callable[[Path], None] = desktop.open_path,
+        first: Mapping[str, str] | None = None,
+        register_links: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._home = home
@@ -96,6 +98,8 @@ class Session:
         self._host_available = host_available
         self._open_path = open_path
         self._clock = clock
+        self._first = dict(first or {"page": "models"})  # what the window opens on
+        self._register_links = register_links
         self._asked_for = _NEVER  # when a living window was asked for, and what to show
         self._window = window(home, self._on_window_end)
         self._link = link(home, self._on_view, self._on_event)
@@ -112,6 +116,7 @@ class Session:
         """Begin to follow the engine; returns at once."""
         self._link.start()
         self._in_background(self._repair_autostart)
+        self._in_background(self._register)
 
     def face(self) -> Face:
         """What the tray should show now."""
@@ -142,14 +147,14 @@ class Session:
         if not hidden:
             # The window starts an engine too where there is none; two would race for the lock.
             self._settled.wait(QUIT_S)
-            self._run("open_window", {"page": "models"})
+            self._run("open_window", self._first)
         deadline = self._clock() + (HOST_PATIENCE_S if hidden else 0)
         while not self._host_available():
             if self._clock() >= deadline:
                 self._lives_with_window = True
                 tell(advice)
                 if hidden:
-                    self._run("open_window", {"page": "models"})
+                    self._run("open_window", self._first)
                 if not self._window.alive():  # closed before the flag was set, or never opened
                     self.quit()
                 return
@@ -239,6 +244,10 @@ class Session:
     def _repair_autostart(self) -> None:
         if self._switch.repair():
             log.info("the autostart entry ran another installation and was rewritten")
+
+    def _register(self) -> None:
+        if self._register_links():
+            log.info("links are opened by this installation now")
 
     def _autostart_state(self) -> bool | None:
         now = self._clock()

@@ -18,7 +18,10 @@ from urllib.parse import quote
 import webview
 
 from . import APP_NAME, autostart, desktop
+from .browse_address import HOMES
+from .browse_process import BrowseProcess
 from .client import Client, ClientError, ensure_engine
+from .window_drop import follow_drops
 from .window_process import ENDED_FOR_US
 
 log = logging.getLogger(__name__)
@@ -77,11 +80,14 @@ class Native:
     def __init__(self, client: Client) -> None:
         self.client = client
         self.window: Any = None
+        self.browser = BrowseProcess(self._ask_about)
 
     def run(self, name: str, args: dict[str, Any]) -> Any:
         """Dispatch by the allow-list. Raises ClientError."""
         actions = {
             "choose_folder": self._choose_folder,
+            "choose_files": self._choose_files,
+            "browse": self._browse,
             "open_path": self._open_path,
             "open_url": self._open_url,
             "copy_text": self._copy_text,
@@ -94,6 +100,28 @@ class Native:
     def _choose_folder(self, args: dict[str, Any]) -> str | None:
         chosen = self.window.create_file_dialog(webview.FileDialog.FOLDER)
         return str(chosen[0]) if chosen else None
+
+    def _choose_files(self, args: dict[str, Any]) -> list[str]:
+        kinds = ("Models (*.gguf)", "All files (*.*)")
+        dialog = webview.FileDialog.OPEN
+        chosen = self.window.create_file_dialog(dialog, allow_multiple=True, file_types=kinds)
+        return [str(path) for path in chosen or ()]
+
+    def _browse(self, args: dict[str, Any]) -> bool:
+        site = str(args.get("site", ""))
+        if site not in HOMES:
+            raise ClientError("bad_request", f"“{site[:40]}” is no site that can be shown.")
+        settings = self.client.snapshot()["settings"]["downloads"]
+        endpoint = settings["hub_endpoint"] or os.environ.get("HF_ENDPOINT") or None
+        self.browser.open(site, endpoint)
+        return True
+
+    def _ask_about(self, reference: str) -> None:
+        """The browse window's button: the engine has this window ask."""
+        try:
+            self.client.call("show_window", page="discover", reference=reference)
+        except ClientError as error:
+            log.warning("a wish of the browse window was lost: %s", error.message)
 
     def _open_path(self, args: dict[str, Any]) -> bool:
         # Without its `..`; a link that the user put into a folder is theirs to follow.
@@ -174,6 +202,7 @@ def run_window(home: Path | None, page: str, owned: bool, reference: str = "") -
         background_color="#161512" if desktop.panel_is_dark() else "#f6f4ef",
     )
     native.window = window
+    follow_drops(window)
     closed, ended_for_us = threading.Event(), threading.Event()
 
     def close() -> None:
@@ -192,4 +221,5 @@ def run_window(home: Path | None, page: str, owned: bool, reference: str = "") -
     threading.Thread(target=_watch_engine, args=(client, window, close), daemon=True).start()
     gui: Any = os.environ.get("PYWEBVIEW_GUI") or None
     webview.start(gui=gui, private_mode=True)
+    native.browser.end()
     return ENDED_FOR_US if ended_for_us.is_set() else 0

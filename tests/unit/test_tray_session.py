@@ -535,9 +535,7 @@ def test_a_model_on_the_processor_is_no_news_unless_it_is_loaded_and_the_engine_
     assert len(news.of(on_processor())) == 1  # the notice came a moment after the state
 
 
-def test_downloads_are_paused_and_resumed_from_the_tray(
-    tray: Tray, engine: StandInEngine
-) -> None:
+def test_downloads_are_paused_and_resumed_from_the_tray(tray: Tray, engine: StandInEngine) -> None:
     running = download(DownloadState.RUNNING, done_bytes=430_000_000)
     waiting = download(DownloadState.WAITING, id="download-2")
     engine.show(snapshot(status_text="with some", downloads=(running, waiting)))

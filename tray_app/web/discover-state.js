@@ -36,6 +36,10 @@ export function createDiscover(ask, { later = setTimeout, cancel = clearTimeout 
   async function search() {
     latest += 1;
     const number = latest;
+    if (isAddress(query.value)) {
+      batch(() => { asking.value = false; error.value = null; });
+      return;
+    }
     const args = { query: query.value.trim(), sort: sort.value, filter: kind.value ? `gguf,${kind.value}` : 'gguf', limit: 30 };
     const key = JSON.stringify(args);
     if (known.has(key)) {
@@ -83,6 +87,9 @@ function keep(map, key, value) {
   if (map.size > KEPT) map.delete(/** @type {string} */ (map.keys().next().value));
 }
 
+/** @param {string} text @returns {boolean} whether it is an address, which no search finds */
+export const isAddress = (text) => /^(https?:\/\/|(hf\.co|huggingface\.co|ollama\.com)\/)/i.test(text.trim());
+
 /**
  * What a search text names directly: an address, `org/repo:Q4_K_M`, or one of Ollama's names.
  * @param {string} text
@@ -91,7 +98,7 @@ function keep(map, key, value) {
  */
 export function directReference(text, ollamaNames) {
   const bare = text.trim();
-  if (/^https?:\/\//i.test(bare) || /^(hf\.co|huggingface\.co|ollama\.com)\//i.test(bare)) return bare;
+  if (isAddress(bare)) return bare;
   if (/^[\w.-]+\/[\w.-]+(:[\w.-]+)?$/.test(bare)) return bare;
   const [name, tag] = bare.split(':');
   return tag || ollamaNames.includes(name) ? (/^[\w.-]+(:[\w.-]+)?$/.test(bare) ? bare : null) : null;

@@ -4,7 +4,7 @@
 import { html, useEffect, useRef, useState } from '../html.js';
 import { attempt } from '../actions.js';
 import { models } from '../store.js';
-import { bytes, contextShort } from '../format.js';
+import { bytes, contextShort, plural } from '../format.js';
 import { badgeView } from '../download-words.js';
 import { Drawer } from '../components/drawer.js';
 import { Markdown, WebAddress } from '../components/markdown-view.js';
@@ -48,7 +48,7 @@ export function RepoDrawer({ id, onClose }) {
         <${Context} details=${details} tokens=${tokens} onChange=${setContext} />
         ${details.problem && html`<${Callout} tone="warn" message=${details.problem.message} remedy=${details.problem.remedy} />`}
         <ul class="offers">${details.offers.map((o) => html`<${OfferRow} key=${o.reference} o=${o} />`)}</ul>
-        ${details.left_out.length > 0 && html`<details class="more"><summary>${details.left_out.length} files that are no model</summary>
+        ${details.left_out.length > 0 && html`<details class="more"><summary>${plural(details.left_out.length, 'file')} beside the models</summary>
           <ul class="left-out muted">${details.left_out.slice(0, 100).map((line) => html`<li key=${line} class="wrap">${line}</li>`)}</ul></details>`}
         <${Card} id=${id} />`}
     <//>`;
@@ -105,7 +105,7 @@ function Card({ id }) {
   if (!card?.markdown) return null;
   return html`
     <h3>In its author’s words</h3>
-    <div class="repo-card" data-open=${open}><${Markdown} text=${card.markdown} /></div>
+    <div><div class="repo-card" data-open=${open}><${Markdown} text=${card.markdown} /></div></div>
     ${card.truncated && open && html`<p class="muted">The rest is on its page.</p>`}
     <button type="button" class="button small quiet" aria-expanded=${open} onClick=${() => setOpen(!open)}>${open ? 'Show less' : 'Show all of it'}</button>`;
 }

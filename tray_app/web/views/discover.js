@@ -5,7 +5,7 @@ import { html, signal, useEffect } from '../html.js';
 import { attempt, browse } from '../actions.js';
 import { inWindow, now } from '../store.js';
 import { ago, bytes, contextShort, parameters } from '../format.js';
-import { abilities, createDiscover, directReference, KINDS, SORTS } from '../discover-state.js';
+import { abilities, createDiscover, directReference, isAddress, KINDS, SORTS } from '../discover-state.js';
 import { badgeView, fitRank, short } from '../download-words.js';
 import { Icon } from '../components/icons.js';
 import { Badge, Callout, PageHead, Spinner } from '../components/ui.js';
@@ -27,7 +27,7 @@ export function DiscoverView() {
   };
   return html`
     <div class="page page-fixed">
-      <${PageHead} title="Discover" sub="Models from Hugging Face and Ollama’s registry">
+      <${PageHead} title="Discover" sub="From Hugging Face and Ollama">
         ${Object.entries(SITES).map(([site, [name, url]]) => (inWindow.value
           ? html`<button key=${site} type="button" class="button quiet" onClick=${() => browse(site)}><${Icon} name="open" /><span>${name}</span></button>`
           : html`<a key=${site} class="button quiet" href=${url} target="_blank" rel="noopener noreferrer"><${Icon} name="open" /><span>${name}</span></a>`))}
@@ -39,7 +39,7 @@ export function DiscoverView() {
           <div class="discover-scroll">
             <${Direct} />
             ${!state.query.value.trim() && !state.kind.value && html`<${Suggestions} />`}
-            <${Results} />
+            ${!isAddress(state.query.value) && html`<${Results} />`}
           </div>
         </div>
         ${repo.value && html`<${RepoDrawer} key=${repo.value} id=${repo.value} onClose=${close} />`}

@@ -87,7 +87,7 @@ function Facts({ preview }) {
     ${preview.model_id && html`<${Callout} tone="info" message="This model is in your library already." remedy="Its files are checked, and fetched again only where they differ." />`}
     ${badge && html`<p class="fit-line"><${Badge} tone=${badge.tone}>${badge.text}<//> <span class="muted">${preview.badge?.sentence}</span></p>`}
     <dl class="facts digits">
-      <div class="fact"><dt>Size</dt><dd>${total == null ? 'not known' : bytes(total)}<span class="muted">, ${bytes(preview.free_bytes)} free</span></dd></div>
+      <div class="fact"><dt>Size</dt><dd>${total == null ? 'not known' : bytes(total)} <span class="muted">of ${bytes(preview.free_bytes)} that are free</span></dd></div>
       <div class="fact"><dt>${preview.files.length === 1 ? 'File' : plural(preview.files.length, 'file')}</dt>
         <dd><ul class="pull-files">${preview.files.slice(0, 12).map((f) => html`
           <li key=${f.path}><span class="wrap">${f.path.split('/').pop()}</span> <span class="muted">${f.size_bytes == null ? '' : bytes(f.size_bytes)}${ROLES[f.role] ?? ''}</span></li>`)}
