@@ -74,7 +74,8 @@ class DownloadService:
         return self.engine.settings.downloads
 
     def start(self) -> None:
-        """Go on where the last engine ended."""
+        """Go on where the last engine ended. Blocks for removing what a killed one left."""
+        self.importer.clear_left()
         self.queue.start()
 
     def close(self) -> None:
