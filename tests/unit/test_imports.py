@@ -172,6 +172,13 @@ def test_what_a_killed_engine_left_is_removed_at_the_next_start(tmp_path: Path) 
         assert engine.snapshot().models == ()
 
 
+def test_a_model_that_is_being_imported_is_not_listed_yet(engine: Engine) -> None:
+    make_gguf(engine.home.models / f"{imports.STAGING}0123" / "Half.Q8_0.gguf")
+    make_gguf(engine.home.models / "org" / "repo" / "Whole.Q8_0.gguf")
+    engine.call("rescan", {})
+    assert [path.name for path in listed(engine, 1)] == ["Whole.Q8_0.gguf"]
+
+
 def test_a_way_that_is_none_is_refused(engine: Engine, tmp_path: Path) -> None:
     source = make_gguf(tmp_path / "x.gguf")
     with pytest.raises(EngineError, match="burn"):

@@ -20,6 +20,7 @@ from .values import FolderState
 SKIPPED_FOLDERS = frozenset(
     {".git", ".Trash", "$RECYCLE.BIN", "System Volume Information", "lost+found", ".snapshots"}
 )
+SKIPPED_STARTS = (".Trash-", ".importing-")  # the latter: half imported (downloads/imports.py)
 MAX_DEPTH = 24
 
 
@@ -132,7 +133,7 @@ def _list_folder(
         if entry.name.startswith("._"):  # macOS keeps its attributes so on foreign drives
             continue
         if _is_folder(entry):
-            if entry.name not in SKIPPED_FOLDERS and not entry.name.startswith(".Trash-"):
+            if entry.name not in SKIPPED_FOLDERS and not entry.name.startswith(SKIPPED_STARTS):
                 children.append((entry.is_symlink(), entry.path))
         elif is_unfinished(entry.name):
             walk.left_out[entry.path] = "A download that has not ended."
