@@ -17,7 +17,8 @@ log = logging.getLogger(__name__)
 
 MAX_LINE = 4096  # bytes; a reference has at most 2,000 characters
 _SOURCE = Path(__file__).resolve().parent.parent
-_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+# Secrets, and a debugging port that is meant for the window alone.
+_OURS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "QTWEBENGINE_REMOTE_DEBUGGING")
 
 
 def browse_command(site: str, endpoint: str | None) -> list[str]:
@@ -40,7 +41,7 @@ class BrowseProcess:
     ) -> None:
         self._on_wish = on_wish
         self._command = command
-        self._environment = {k: v for k, v in environ.items() if k not in _SECRETS}
+        self._environment = {k: v for k, v in environ.items() if k not in _OURS}
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._shown: tuple[str, str | None] | None = None

@@ -24,13 +24,13 @@ exec "$@"
 STEPS = """
 import os, sys
 from tray_app.engine import secrets
-print(secrets.account())
+print(secrets.account(False))
 secrets.set_hub_token(os.environ.pop("TOKEN_OF_THE_TEST"))
-print(secrets.account(), secrets.hub_token() == sys.stdin.readline().strip())
+print(secrets.account(True), secrets.hub_token(True) == sys.stdin.readline().strip())
 again = secrets.HubToken({}, secrets._keyring)
-print(len(again.read() or ""))
+print(len(again.read(True) or ""))
 again.keep(None)
-print(again.account())
+print(again.account(True))
 """
 
 

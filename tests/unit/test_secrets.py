@@ -50,14 +50,14 @@ def token(keychain: Any, environ: dict[str, str] | None = None, **options: Any) 
 def test_a_token_is_kept_read_and_removed() -> None:
     keychain = Keychain()
     hub = token(keychain)
-    assert hub.read() is None
+    assert hub.read(True) is None
     hub.keep(TOKEN)
     assert keychain.kept == {(SERVICE, USER): TOKEN}
-    assert hub.read() == TOKEN
-    assert hub.account() == HubAccount("keychain", "Test Keychain")
+    assert hub.read(True) == TOKEN
+    assert hub.account(True) == HubAccount("keychain", "Test Keychain")
     hub.keep(None)
     assert keychain.kept == {}
-    assert hub.read() is None
+    assert hub.read(True) is None
     hub.keep(None)  # removing what is not there is no error
 
 
@@ -66,39 +66,47 @@ def test_the_environment_comes_first_and_the_file_of_hf_last(tmp_path: Path) -> 
     file = tmp_path / ".cache" / "huggingface" / "token"
     file.parent.mkdir(parents=True)
     file.write_text("hf_of_the_file\n")
-    assert token(keychain).read() == "hf_of_the_file"
-    assert token(keychain).account().source == "file"
+    assert token(keychain).read(True) == "hf_of_the_file"
+    assert token(keychain).account(True).source == "file"
     keychain.set_password(SERVICE, USER, TOKEN)
-    assert token(keychain).read() == TOKEN
+    assert token(keychain).read(True) == TOKEN
     hub = token(keychain, {"HF_TOKEN": "hf_of_the_environment"})
-    assert hub.read() == "hf_of_the_environment"
-    assert hub.account().source == "environment"
+    assert hub.read(True) == "hf_of_the_environment"
+    assert hub.account(True).source == "environment"
 
 
 def test_a_file_that_is_no_token_is_none(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_bytes(b"\xff\xfe" * 100)
-    assert token(Keychain(), {"HF_TOKEN_PATH": str(path)}).read() is None
+    assert token(Keychain(), {"HF_TOKEN_PATH": str(path)}).read(True) is None
     path.write_text("two words")
-    assert token(Keychain(), {"HF_TOKEN_PATH": str(path)}).read() is None
+    assert token(Keychain(), {"HF_TOKEN_PATH": str(path)}).read(True) is None
 
 
 def test_the_keychain_is_asked_once_a_minute() -> None:
     keychain, now = Keychain(), [0.0]
     hub = token(keychain, clock=lambda: now[0])
     for _ in range(5):
-        hub.read()
+        hub.read(True)
     assert keychain.asked == 1
     now[0] = 61.0
-    hub.read()
+    hub.read(True)
     assert keychain.asked == 2
+
+
+def test_a_keychain_that_holds_nothing_of_ours_is_not_asked() -> None:
+    keychain = Keychain()
+    hub = token(keychain)
+    assert hub.read(False) is None
+    assert hub.account(False).source == "none"
+    assert keychain.asked == 0
 
 
 @pytest.mark.parametrize("module", ["keyring.backends.fail", "keyrings.alt.file"])
 def test_a_back_end_that_keeps_no_secret_is_no_keychain(module: str) -> None:
     kind = type("Keyring", (Keychain,), {"__module__": module})
     hub = token(kind())
-    account = hub.account()
+    account = hub.account(True)
     assert (account.source, account.keychain) == ("none", None)
     assert account.problem
     with pytest.raises(EngineError) as error:
@@ -109,8 +117,9 @@ def test_a_back_end_that_keeps_no_secret_is_no_keychain(module: str) -> None:
 def test_a_keychain_that_nobody_unlocks_does_not_hold_a_download_up() -> None:
     never = threading.Event()
     hub = HubToken({}, lambda: never.wait(10), prompt_s=0.05)
-    assert hub.read() is None
-    assert "locked" in hub.account().problem
+    assert hub.read(True) is None
+    assert "locked" in hub.account(True).problem
+    assert hub.read(False) is None
     never.set()
 
 
@@ -132,6 +141,6 @@ def test_the_token_is_in_no_message_and_no_representation(
     keychain.refuses = True
     with pytest.raises(EngineError) as error:
         hub.keep(None)
-    shown = [str(error.value), error.value.remedy, repr(hub.account()), repr(hub)]
+    shown = [str(error.value), error.value.remedy, repr(hub.account(True)), repr(hub)]
     assert not any(TOKEN in text for text in shown)
     assert not any(TOKEN in record.getMessage() for record in caplog.records)

@@ -1,11 +1,14 @@
 """The one place where a secret is read or kept: the token of Hugging Face.
 
 `HF_TOKEN` comes first, then the system's keychain, then the file that `hf auth login` writes
-(huggingface_hub, `constants.HF_TOKEN_PATH`), which is only ever read.
+(huggingface_hub, `constants.HF_TOKEN_PATH`), which is only ever read. A keychain may ask its user
+to unlock it, so it is asked only where a token was put into it (`stored`, a setting), and a
+search or a download does not wait long for it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -24,6 +27,7 @@ log = logging.getLogger(__name__)
 SERVICE, USER = "Llama Wrangler", "huggingface"
 FRESH_S = 60.0  # the keychain is asked this often at most
 PROMPT_S = 30.0  # a locked keychain asks its user
+READ_S = 2.0  # for whoever only wants to read it; an answer that comes later serves the next one
 MAX_FILE_BYTES = 4096
 _TOKEN = re.compile(r"[\x21-\x7e]{8,500}")
 # Back ends of keyring that keep nothing, or keep it for everybody to read.
@@ -55,10 +59,12 @@ class HubToken:
         self._prompt_s = prompt_s
         self._lock = threading.Lock()
         self._known: tuple[float, str | None] | None = None  # when it was read, and what
+        self._reading: threading.Thread | None = None
 
-    def read(self) -> str | None:
-        """The token to use. Blocks for PROMPT_S at most, once a minute; never raises."""
-        return self._of_environment() or self._of_keychain() or self._of_file()
+    def read(self, stored: bool) -> str | None:
+        """The token to use. Blocks for READ_S at most, once a minute; never raises."""
+        kept = self._of_keychain(READ_S) if stored else None
+        return self._of_environment() or kept or self._of_file()
 
     def keep(self, token: str | None) -> None:
         """Keep a token in the keychain; None removes it. Blocks. Raises BadRequest, EngineError."""
@@ -79,8 +85,8 @@ class HubToken:
             with self._lock:
                 self._known = None
 
-    def account(self) -> HubAccount:
-        """Where the token comes from. Blocks as `read`."""
+    def account(self, stored: bool) -> HubAccount:
+        """Where the token comes from. Blocks for PROMPT_S at most."""
         name, problem = None, ""
         try:
             name = str(self._backend().name)
@@ -88,7 +94,7 @@ class HubToken:
             problem = str(error)
         if self._of_environment():
             return HubAccount("environment", name, problem)
-        if self._of_keychain():
+        if stored and self._of_keychain(self._prompt_s):
             return HubAccount("keychain", name, problem)
         return HubAccount("file" if self._of_file() else "none", name, problem)
 
@@ -98,18 +104,26 @@ class HubToken:
                 return token
         return None
 
-    def _of_keychain(self) -> str | None:
+    def _of_keychain(self, wait_s: float) -> str | None:
+        """What is in it; None too while it has not answered."""
         with self._lock:
             if self._known is not None and self._clock() - self._known[0] < FRESH_S:
                 return self._known[1]
-            token = None
-            try:
-                backend = self._backend()
-                token = self._ask(lambda: backend.get_password(SERVICE, USER))
-            except _NoAnswer:  # `account` tells it
-                pass
+            if self._reading is None or not self._reading.is_alive():
+                self._reading = threading.Thread(target=self._look, name="token", daemon=True)
+                self._reading.start()
+            reading = self._reading
+        reading.join(wait_s)
+        with self._lock:
+            return self._known[1] if self._known is not None else None
+
+    def _look(self) -> None:
+        token = None
+        with contextlib.suppress(_NoAnswer):  # `account` tells it
+            backend = self._backend()
+            token = self._ask(lambda: backend.get_password(SERVICE, USER))
+        with self._lock:
             self._known = self._clock(), token
-            return token
 
     def _of_file(self) -> str | None:
         given = self._environ.get("HF_TOKEN_PATH")
@@ -163,9 +177,9 @@ def _keyring() -> Any:
 _token = HubToken(os.environ, _keyring)
 
 
-def hub_token() -> str | None:
-    """The token of Hugging Face, if there is one. Blocks for a minute's first call."""
-    return _token.read()
+def hub_token(stored: bool) -> str | None:
+    """The token of Hugging Face, if there is one. Blocks for READ_S at most."""
+    return _token.read(stored)
 
 
 def set_hub_token(token: str | None) -> None:
@@ -173,6 +187,6 @@ def set_hub_token(token: str | None) -> None:
     _token.keep(token)
 
 
-def account() -> HubAccount:
-    """Whether there is a token, and where it comes from."""
-    return _token.account()
+def account(stored: bool) -> HubAccount:
+    """Whether there is a token, and where it comes from. Blocks for PROMPT_S at most."""
+    return _token.account(stored)

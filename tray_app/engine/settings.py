@@ -64,6 +64,7 @@ class DownloadSettings:
     connections: int = 4  # at most, for each of them
     limit_bytes_s: int | None = None  # all together; None: as fast as it goes
     hub_endpoint: str | None = None  # a mirror of Hugging Face; None: HF_ENDPOINT, or the Hub
+    token_stored: bool = False  # a token is in the keychain; the token itself is never here
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,13 +108,16 @@ class DownloadCommands:
 
     def hub_account(self) -> HubAccount:
         """Whether there is a token, and where it is kept."""
-        return secrets.account()
+        return secrets.account(self._engine.settings.downloads.token_stored)
 
     def set_hub_token(self, token: str | None = None) -> HubAccount:
         """Keep a token in the system's keychain, or remove it from there."""
+        engine, key = self._engine, "downloads.token_stored"
         secrets.set_hub_token(token)
-        self._engine.downloads.discover.forget()
-        return secrets.account()
+        engine.store.change({key: True if token else None})
+        engine.publish(SettingsChanged((key,)))
+        engine.downloads.discover.forget()
+        return self.hub_account()
 
     # -- files
 

@@ -149,8 +149,11 @@ class DownloadService:
         with self._hubs:
             endpoint = self.settings.hub_endpoint
             if self._hub is None or self._hub[0] != endpoint:
-                self._hub = endpoint, HuggingFace(endpoint, secrets.hub_token, os.environ)
+                self._hub = endpoint, HuggingFace(endpoint, self._token, os.environ)
             return self._hub[1]
+
+    def _token(self) -> str | None:
+        return secrets.hub_token(self.settings.token_stored)
 
     def plan(self, reference: Reference) -> Plan:
         """Ask the hub what a reference comes to. Blocks. Raises as `preview`."""
