@@ -79,11 +79,11 @@ function base(port) {
     status_text: 'No model chosen', active_model_id: null, recent_model_ids: [],
     gateway: { state: 'listening', host: '127.0.0.1', port, base_url: `http://127.0.0.1:${port}/v1`, requests_total: 0, error: null },
     runtime: runtimes({}), models: [], statuses: [],
-    folders: [{ path: `${HOME}/models`, state: 'ok', model_count: 0, is_home: true }], left_out: [], scanning: false, jobs: [],
+    folders: [{ path: `${HOME}/models`, state: 'ok', model_count: 0, is_home: true }], left_out: [], scanning: false, jobs: [], downloads: [],
     memory: { total_bytes: 33.4e9, available_bytes: 21.2e9, budget_bytes: 18.6e9, models_bytes: 0 }, notices: [],
     settings: {
       version: 1, server: { host: '127.0.0.1', port, context_length: 8192, max_queue: 64, start_with: 'last' }, library: { folders: [] },
-      runtime: { server_path: null, auto_build: true, updates: 'notify', backend: null, feed_url: null }, ui: { theme: 'system', close_to_tray: true }, aliases: { 'gpt-4o': 'default' }, models: {},
+      runtime: { server_path: null, auto_build: true, updates: 'notify', backend: null, feed_url: null }, downloads: { concurrent: 2, connections: 4, limit_bytes_s: null, hub_endpoint: null, token_stored: false }, ui: { theme: 'system', close_to_tray: true }, aliases: { 'gpt-4o': 'default' }, models: {},
     },
     last_request: null,
   };

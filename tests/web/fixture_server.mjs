@@ -144,6 +144,10 @@ const COMMANDS = {
     await pause(600);
     setRuntime({ hardware: { ...state.runtime.hardware, read_at: Date.now() / 1000 } });
   },
+  model_origin: () => null,
+  hub_account: () => ({ source: 'none', keychain: null, problem: '' }),
+  suggested_models: () => ({ suggestions: [], ollama_names: [], quantizations: {} }),
+  search_models: () => ({ models: [], asked_at: 0 }),
   copy_diagnostics: () => ({ path: '/tmp/diagnostics.zip' }),
 };
 
