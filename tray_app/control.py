@@ -6,6 +6,7 @@ session cookie a one-time ticket gave), a loopback Host, and no foreign Origin.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import json
 import logging
@@ -88,7 +89,10 @@ class Control:
         server, self._server = self._server, None
         server.task_dispatcher.shutdown(timeout=STOP_S)
         # On its own thread: sockets that another thread closes under `select` are trouble.
-        server.trigger.pull_trigger(lambda: waitress.wasyncore.close_all(server._map))
+        # A worker that ends may wake that thread before this does; it has closed all then, the
+        # trigger included.
+        with contextlib.suppress(OSError):
+            server.trigger.pull_trigger(lambda: waitress.wasyncore.close_all(server._map))
         self._thread.join(STOP_S)
 
     def mint_ticket(self) -> str:

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import { CommandError, createBridge, EVENT_NAMES, unwrap } from '../../tray_app/web/bridge.js';
 
@@ -154,4 +155,11 @@ test('an ended session is told apart from a lost engine', async () => {
   sources[0].onerror();
   await until(() => log.at(-1) === 'expired');
   line.close();
+});
+
+test('the page listens to every event that it can apply', async () => {
+  const source = await readFile(new URL('../../tray_app/web/reduce.js', import.meta.url), 'utf8');
+  const applied = [...source.matchAll(/^ {2}([A-Z]\w+): \(/gm)].map((found) => found[1]);
+  assert.ok(applied.includes('DownloadChanged'));
+  assert.deepEqual(applied.filter((name) => !EVENT_NAMES.includes(name)), []);
 });
