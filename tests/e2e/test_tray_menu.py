@@ -129,6 +129,7 @@ def test_the_icon_is_there_in_a_moment_and_the_menu_is_the_engines(
                     "[ ] ---",
                     "[x] Alpha",
                     "[o] Beta_2",
+                    "[ ] Get a model…",
                     "[ ] ---",
                     "[ ] Open window",
                     "[ ] Copy API address",
