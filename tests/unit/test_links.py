@@ -148,6 +148,8 @@ def test_dropped_paths_reach_the_page_as_data() -> None:
     assert script.isascii()
     told = script.partition('llama-wrangler:drop", ')[2].removesuffix("))")
     assert json.loads(told) == {"detail": {"paths": paths}}
+    uris = ["file:///a%20b/x.gguf", " file://localhost/y ", "file://else/z", "https://h/x.gguf"]
+    assert window_drop.paths_of_uris(uris) == ["/a b/x.gguf", "/y"]
     assert window_drop.paths_of({}) == window_drop.paths_of({"dataTransfer": {}}) == []
 
 

@@ -36,7 +36,7 @@ function dropped(event) {
   const files = data.types.includes('Files');
   const text = data.getData('text/uri-list') || data.getData('text/plain');
   event.preventDefault(); // the page itself must never be left for a file
-  if (!files && text) askToPull(text.split('\n')[0].trim());
+  if (!files && text && !/^file:/i.test(text)) askToPull(text.split('\n')[0].trim());
   else if (files && !inWindow.value) toast('bad', 'Only the app’s own window learns where a dropped file is.', 'Add its folder under Models instead.');
 }
 
