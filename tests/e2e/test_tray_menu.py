@@ -305,7 +305,7 @@ def test_a_second_start_asks_the_first_for_its_window(
             await host.wait_menu(lambda m: m.find("Alpha is ready"), "the state")
             with started(environ) as second:
                 assert await ended(second) == 0
-            assert ("show_window", {"page": "models"}) in engine.calls
+            assert ("show_window", {"page": "models", "reference": ""}) in engine.calls
             assert len(host.items) == 1
 
     run(test)
