@@ -78,12 +78,12 @@ class Bringer:
                 many = f"File {number} of {len(files)}" if len(files) > 1 else "Downloading"
                 base += self._fetch(file, targets[file.path], base, plan, many, done, reporter)
                 reporter.keep({**memo, "done": done})
-        reporter.progress(base, plan.total_bytes or base, step="Adding to the library")
-        first = targets[_first(plan).path]
-        origins.write(first, {**plan.origin, "reference": plan.reference, "at": time.time()})
-        warnings = self._hand_over(first, plan, reporter)
-        if warnings:
-            reporter.planned(plan.title, plan.total_bytes or base, (*plan.warnings, *warnings))
+            reporter.progress(base, plan.total_bytes or base, step="Adding to the library")
+            first = targets[_first(plan).path]
+            origins.write(first, {**plan.origin, "reference": plan.reference, "at": time.time()})
+            warnings = self._hand_over(first, plan, reporter)
+            if warnings:
+                reporter.planned(plan.title, plan.total_bytes or base, (*plan.warnings, *warnings))
         return str(first)
 
     def _fetch(
@@ -103,6 +103,8 @@ class Bringer:
         if mark is not None and done.get(file.path, [None])[0] == mark:
             return mark[0]
         service, before = self._service, target.exists()
+        if before:
+            reporter.progress(base, plan.total_bytes, step="Checking the file that is here")
 
         def progress(count: int, _: int | None) -> None:
             reporter.progress(base + count, plan.total_bytes, step=step)
