@@ -16,11 +16,17 @@ from typing import Any
 import pytest
 
 from tests.gguf_maker import make_gguf, make_mmproj, make_shards
+from tests.tray_kit import snapshot
+from tests.unit.engine_kit import running_engine
+from tests.unit.test_cli_runtime import Engine
+from tray_app import cli, cli_inspect
+from tray_app.engine.errors import BadRequest
 from tray_app.engine.formats import pickles, safetensors
 from tray_app.engine.formats.bounded import Unreadable, parse_object
 from tray_app.engine.formats.converter import Known, known_architectures
 from tray_app.engine.formats.inspect import inspect
 from tray_app.engine.formats.values import Action, Format
+from tray_app.engine.values import to_json
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -321,3 +327,32 @@ def test_packed_types_have_their_size(tmp_path: Path) -> None:
     rows = {"a": {"dtype": "F4", "shape": [3, 32], "data_offsets": [0, 48]}}
     tensors, _ = safetensors.read_tensors(tensors_file(tmp_path / "f4.safetensors", rows))
     assert tensors.types == (("F4", 96),)
+
+
+# -- as the engine and the command line offer it
+
+
+def test_the_engine_tells_of_a_path_with_what_its_converter_knows(tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "m")
+    with running_engine(tmp_path / "home") as engine:
+        report = engine.call("inspect_model", {"path": str(folder)})
+        assert report.actions == (Action.CONVERT,)
+        for bad in ("relative/x", "x" * 5000, "/a\x00b"):
+            with pytest.raises(BadRequest):
+                engine.call("inspect_model", {"path": bad})
+
+
+def test_the_command_line_shows_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reports = iter([inspect(model_folder(tmp_path / "m"), KNOWN), inspect(tmp_path / "gone")])
+    engine = Engine(snapshot())
+    monkeypatch.setattr(engine, "call", lambda *_, **__: to_json(next(reports)))
+    monkeypatch.setattr(cli_inspect, "ensure_engine", lambda **_: engine)
+    assert cli.run(["inspect", "m"]) == 0
+    said = capsys.readouterr().out
+    assert "LlamaForCausalLM" in said
+    assert "bpe (tokenizer.json)" in said
+    assert "converted to GGUF" in said
+    assert cli.run(["inspect", "gone", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["format"] == "unknown"

@@ -17,6 +17,7 @@ from . import diagnostics, launch, logs, routes, settings
 from .downloads.commands import DownloadCommands
 from .errors import BadRequest, EngineError, EngineUnreachable, SettingsInvalid
 from .events import SettingsChanged, WindowRequested
+from .formats.commands import FormatCommands
 from .runtime.commands import RuntimeCommands
 from .values import Job, LeftOut, Model, ModelState, RequestRecord, Snapshot
 
@@ -45,6 +46,7 @@ class Commands:
         self._engine = engine
         self._about_runtimes = RuntimeCommands(engine)
         self._about_downloads = DownloadCommands(engine)
+        self._about_formats = FormatCommands(engine)
         self._folders = threading.Lock()  # a folder list is read, then written
 
     def run(self, name: str, args: Mapping[str, Any]) -> Any:
@@ -73,7 +75,7 @@ class Commands:
     def _find(self, name: object) -> Any:
         if not isinstance(name, str) or name.startswith("_") or name == "run":
             return None
-        tables = (self, self._about_runtimes, self._about_downloads)
+        tables = (self, self._about_runtimes, self._about_downloads, self._about_formats)
         return next((found for table in tables if (found := getattr(table, name, None))), None)
 
     # -- state

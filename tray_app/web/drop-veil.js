@@ -17,9 +17,18 @@ const over = signal(false);
 export async function take(paths) {
   for (const path of paths.slice(0, 20)) {
     if (/\.gguf$/i.test(path)) await bring(path);
-    else if (/\.[a-z0-9]{1,12}$/i.test(path)) toast('bad', `${path.split(/[\\/]/).pop()} is no model.`, 'Drop a .gguf file, or a folder with some.');
-    else if (await addFolder(path)) toast('ok', 'The folder was added to the library.');
+    else await look(path);
   }
+}
+
+/** What is no GGUF file: a folder with some is added; of anything else it is said what it is. @param {string} path */
+async function look(path) {
+  const result = await run('inspect_model', { path }, path);
+  if (!result.ok) return;
+  const { actions, title, problem, remedy } = result.value;
+  if (actions.includes('import')) {
+    if (await addFolder(path)) toast('ok', 'The folder was added to the library.');
+  } else toast('bad', problem || title, problem ? remedy : 'It has to be GGUF to be run; converting is not offered yet.');
 }
 
 /** @param {string} path */
