@@ -8,6 +8,7 @@ from tests import parts
 from tray_app.engine.formats.converter import known_architectures
 from tray_app.engine.formats.inspect import inspect
 from tray_app.engine.formats.values import Action, Format
+from tray_app.engine.runtime.compile import CONVERSION_FOLDER
 
 
 def test_a_real_model_is_told_from_its_header(smollm2: Path) -> None:
@@ -20,7 +21,7 @@ def test_a_real_model_is_told_from_its_header(smollm2: Path) -> None:
 
 
 def test_the_converter_beside_a_runtime_tells_what_it_reads(llama_server: Path) -> None:
-    known = known_architectures(llama_server.parent)
+    known = known_architectures(llama_server.parent / CONVERSION_FOLDER)
     assert known is not None
     assert len(known.text) > 200
     assert {"LlamaForCausalLM", "BertModel", "Qwen3ForCausalLM"} <= known.text

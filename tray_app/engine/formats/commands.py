@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tray_app.engine.errors import BadRequest
+from tray_app.engine.runtime.compile import CONVERSION_FOLDER
 
 from .converter import Known, known_architectures
 from .inspect import inspect
@@ -31,4 +32,6 @@ class FormatCommands:
     def _known(self) -> Known | None:
         """What the converter beside the active runtime reads; None: there is none beside it."""
         active = self._engine.runtime.status().active
-        return None if active is None else known_architectures(active.server_path.parent)
+        if active is None:
+            return None
+        return known_architectures(active.server_path.parent / CONVERSION_FOLDER)
