@@ -15,7 +15,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import APP_NAME, __version__, cli_download, cli_inspect, cli_library, cli_runtime
+from . import (
+    APP_NAME,
+    __version__,
+    cli_download,
+    cli_inspect,
+    cli_library,
+    cli_quantize,
+    cli_runtime,
+)
 from . import cli_text as text
 from .cli_job import CANCELLED, FAILED, WRONG, await_event
 from .client import ALREADY_RUNNING, Client, ClientError, ensure_engine, home_path
@@ -104,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_download.add_verbs(verbs)
     cli_library.add_verbs(verbs)
     cli_inspect.add_verbs(verbs)
+    cli_quantize.add_verbs(verbs)
     cli_runtime.add_verbs(verbs)
     engine = add("engine", _engine, "")
     engine.add_argument("--mode", choices=("tray", "once", "serve"), default="tray")

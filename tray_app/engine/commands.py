@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import diagnostics, launch, logs, routes, settings
+from .convert.commands import ConvertCommands
 from .downloads.commands import DownloadCommands
 from .errors import BadRequest, EngineError, EngineUnreachable, SettingsInvalid
 from .events import SettingsChanged, WindowRequested
@@ -31,6 +32,7 @@ _JSON_TYPES: dict[Any, tuple[type, ...]] = {
     bool: (bool,),
     int: (int,),
     dict[str, Any]: (dict,),
+    list[str]: (list,),
     str | None: (str, type(None)),
     int | None: (int, type(None)),
 }
@@ -47,6 +49,7 @@ class Commands:
         self._about_runtimes = RuntimeCommands(engine)
         self._about_downloads = DownloadCommands(engine)
         self._about_formats = FormatCommands(engine)
+        self._about_conversion = ConvertCommands(engine)
         self._folders = threading.Lock()  # a folder list is read, then written
 
     def run(self, name: str, args: Mapping[str, Any]) -> Any:
@@ -75,7 +78,10 @@ class Commands:
     def _find(self, name: object) -> Any:
         if not isinstance(name, str) or name.startswith("_") or name == "run":
             return None
-        tables = (self, self._about_runtimes, self._about_downloads, self._about_formats)
+        tables = (
+            *(self, self._about_runtimes, self._about_downloads),
+            *(self._about_formats, self._about_conversion),
+        )
         return next((found for table in tables if (found := getattr(table, name, None))), None)
 
     # -- state

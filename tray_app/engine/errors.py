@@ -17,6 +17,7 @@
     ├── RuntimeBuildFailed
     ├── RuntimeRejected       a llama.cpp that was tried and may not be used
     ├── DownloadFailed
+    ├── ConversionFailed      a model that was made is not one, or could not be made
     ├── PortTaken
     ├── AlreadyRunning
     └── EngineUnreachable
@@ -112,6 +113,10 @@ class RuntimeBuildFailed(EngineError):
 
 class RuntimeRejected(EngineError):
     code = "runtime_rejected"
+
+
+class ConversionFailed(EngineError):
+    code = "conversion_failed"
 
 
 class DownloadFailed(EngineError):

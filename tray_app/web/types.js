@@ -272,6 +272,8 @@
  * @property {string | null} model_id
  *
  * @typedef {{suggestions: Suggestion[], ollama_names: string[], quantizations: Record<string, string>}} Suggested
+ * @typedef {{label: string, about: string, size_bytes: number | null, fallbacks: number, needs_imatrix: boolean, model_id: string | null}} Target
+ * @typedef {{model_id: string, quantization: string | null, size_bytes: number, warning: string, free_bytes: number, targets: Target[]}} Targets
  * @typedef {{source: string, keychain: string | null, problem: string}} HubAccount
  *
  * @typedef {object} Snapshot

@@ -12,6 +12,7 @@ import { Ago, Callout, CodeBlock, CopyButton } from '../components/ui.js';
 import { Badges, HOLDS } from './model-row.js';
 import { ModelSettings } from './model-settings.js';
 import { OriginOf } from './model-origin.js';
+import { QuantizeDialog } from './quantize-dialog.js';
 
 /** @typedef {import('../types.js').Model} Model */
 
@@ -41,6 +42,7 @@ function Actions({ model }) {
   const active = activeId.value === model.id;
   const pinned = Boolean(settings.value.models?.[model.id]?.pinned);
   const idle = state === 'unloaded' || state === 'failed';
+  const [quantizing, setQuantizing] = useState(false);
   return html`
     <div class="drawer-actions">
       <button type="button" class="button primary" disabled=${active || !model.available} onClick=${() => useModel(model.id)}>
@@ -51,7 +53,9 @@ function Actions({ model }) {
             title="Loads it into memory without changing which model is in use" onClick=${() => loadModel(model.id)}>Load</button>`}
       <button type="button" class="button" aria-pressed=${pinned} title="A pinned model is never unloaded to make room"
         onClick=${() => pinModel(model.id, !pinned)}>${pinned ? 'Pinned' : 'Pin'}</button>
+      <button type="button" class="button quiet" disabled=${!model.available} onClick=${() => setQuantizing(true)}>Quantize…</button>
       ${inWindow.value && html`<button type="button" class="button quiet" onClick=${() => openPath(model.folder)}>Open folder</button>`}
+      ${quantizing && html`<${QuantizeDialog} model=${model} onClose=${() => setQuantizing(false)} />`}
     </div>`;
 }
 
