@@ -18,10 +18,10 @@ from typing import Any
 from . import (
     APP_NAME,
     __version__,
+    cli_convert,
     cli_download,
     cli_inspect,
     cli_library,
-    cli_quantize,
     cli_runtime,
 )
 from . import cli_text as text
@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_download.add_verbs(verbs)
     cli_library.add_verbs(verbs)
     cli_inspect.add_verbs(verbs)
-    cli_quantize.add_verbs(verbs)
+    cli_convert.add_verbs(verbs)
     cli_runtime.add_verbs(verbs)
     engine = add("engine", _engine, "")
     engine.add_argument("--mode", choices=("tray", "once", "serve"), default="tray")

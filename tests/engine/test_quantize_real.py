@@ -10,7 +10,9 @@ import tomli_w
 
 from tests import parts
 from tests.engine.test_engine_real import Product, running_product
+from tests.unit.engine_kit import wait_until
 from tray_app.client import Client
+from tray_app.engine.formats.inspect import inspect
 
 NAME = "herd/SmolLM2-GGUF:Q4_1"
 
@@ -49,3 +51,34 @@ def test_three_quantizations_are_made_proven_and_served(product: Product) -> Non
     assert again.returncode == 1
     assert "is there" in again.stderr
     assert not [p for p in (product.home / "models").iterdir() if p.name.startswith(".")]
+
+
+def test_a_model_is_split_merged_again_and_verified(product: Product, smollm2: Path) -> None:
+    assert product.json("verify", NAME)["state"] == "done"
+    job = product.json("split", NAME, "--size", "50M")
+    assert (job["state"], job["error"]) == ("done", None)
+    client = Client.connect(product.home)
+    sharded = next(m for m in client.snapshot()["models"] if m["shard_count"] > 1)
+    client.call("keep_running", mode="serve")
+    status, answer = product.chat(sharded["id"])
+    assert status == 200, answer
+
+    # The whole file goes, and comes back out of its shards.
+    whole = product.home / "models" / "herd" / "SmolLM2-GGUF" / parts.SMOLLM2_FILE
+    whole.rename(product.home / "whole.gguf")
+    client.call("rescan")
+    wait_until(lambda: len(client.snapshot()["models"]) == 1)
+    (left,) = client.snapshot()["models"]
+    assert product.json("merge", left["id"])["state"] == "done"
+    assert whole.is_file()
+    assert inspect(whole).problem == ""
+    assert inspect(whole).actions == inspect(smollm2).actions
+
+
+def test_a_damaged_model_does_not_pass(product: Product) -> None:
+    path = product.home / "models" / "herd" / "SmolLM2-GGUF" / parts.SMOLLM2_FILE
+    data = path.read_bytes()
+    path.unlink()  # it is a link to the part that all tests share
+    path.write_bytes(data[:-1_000_000])
+    done = product.run("verify", NAME)
+    assert done.returncode == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import stat
 import sys
@@ -14,7 +15,8 @@ import pytest
 
 from tests.gguf_maker import make_gguf
 from tests.unit.engine_kit import running_engine, wait_until
-from tray_app.engine.convert import quantize_tool, quantizing
+from tray_app import cli_convert
+from tray_app.engine.convert import making, quantize_tool
 from tray_app.engine.core import Engine
 from tray_app.engine.errors import BadRequest, EngineError, RuntimeMissing
 from tray_app.engine.runtime.proof_load import Tried
@@ -60,7 +62,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
     runtime = Runtime("b1-cpu", 1, "cpu", folder / "llama-server", "built", "")
     make_gguf(tmp_path / "home" / "models" / "herd" / "Woolly" / "Woolly.F32.gguf")
-    monkeypatch.setattr(quantizing, "try_load", lambda *_: Tried((), 0.1, "d"))
+    monkeypatch.setattr(making, "try_load", lambda *_: Tried((), 0.1, "d"))
     with running_engine(tmp_path / "home") as engine:
         monkeypatch.setattr(engine.runtime, "require", lambda _: runtime)
         wait_until(lambda: engine.snapshot().models and engine.snapshot().models[0].details_known)
@@ -121,7 +123,7 @@ def test_a_tool_that_fails_leaves_nothing(engine: Engine) -> None:
 def test_what_does_not_load_or_answer_never_enters_the_library(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, tried: Tried, word: str
 ) -> None:
-    monkeypatch.setattr(quantizing, "try_load", lambda *_: tried)
+    monkeypatch.setattr(making, "try_load", lambda *_: tried)
     failed = job(engine, "Q4_K_M")
     assert failed.error is not None
     assert word in failed.error.message
@@ -179,3 +181,37 @@ def test_a_model_of_a_users_folder_is_quantized_into_ours(engine: Engine, tmp_pa
 def test_a_tool_that_is_none_is_told(tmp_path: Path) -> None:
     with pytest.raises(EngineError):
         quantize_tool.offered(tmp_path / "no-such-tool")
+
+
+@pytest.mark.parametrize(
+    ("word", "size"), [("500M", 500_000_000), ("4g", 4 * 10**9), ("1GB", 10**9)]
+)
+def test_a_shard_size_is_read(word: str, size: int) -> None:
+    assert cli_convert.shard_size(word) == size
+
+
+@pytest.mark.parametrize("word", ["", "0M", "4", "G", "-1G", "4T", "1.5G"])
+def test_a_size_that_is_none_is_refused(word: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        cli_convert.shard_size(word)
+
+
+def test_what_a_killed_engine_left_of_a_trial_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / "run" / f"{making.TRIAL}0123"
+    left.mkdir(parents=True)
+    (left / "x.gguf").symlink_to(tmp_path / "elsewhere.gguf")
+    (tmp_path / "elsewhere.gguf").write_bytes(b"stays")
+    making.clear_left(tmp_path / "run")
+    assert not left.exists()
+    assert (tmp_path / "elsewhere.gguf").is_file()
+
+
+@pytest.mark.parametrize("size", [0, 1000, 1 << 50])
+def test_a_split_that_makes_no_sense_is_refused(engine: Engine, size: int) -> None:
+    tool = engine.runtime.require(None).server_path.with_name("llama-gguf-split")
+    tool.write_text("#!/bin/sh\n")
+    tool.chmod(0o755)
+    with pytest.raises(BadRequest):
+        engine.call("split_model", {"model_id": model_id(engine), "shard_bytes": size})
+    with pytest.raises(BadRequest, match="one file already"):
+        engine.call("merge_model", {"model_id": model_id(engine)})

@@ -23,6 +23,7 @@ from .activity import Active
 from .backend import Backend
 from .child_registry import ChildRegistry
 from .commands import Commands
+from .convert.making import clear_left
 from .downloads.service import DownloadService
 from .errors import EngineError, EngineUnreachable, ErrorView
 from .events import (
@@ -119,6 +120,7 @@ class Engine:
             log.warning("ended an orphan", extra={"kind": orphan.kind, "pids": str(orphan.pids)})
         for socket_file in self.home.socket_folder().glob("*.sock"):
             socket_file.unlink(missing_ok=True)
+        clear_left(self.home.run)
         self.residency = Residency(
             self.planner.plan,
             self._budget,

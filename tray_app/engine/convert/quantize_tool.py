@@ -1,20 +1,16 @@
-"""llama.cpp's `llama-quantize`: what it offers, what it would make, and running it (b11434)."""
+"""llama.cpp's `llama-quantize`: what it offers, and what it would make (b11434)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tray_app.engine.errors import ConversionFailed, EngineError, NotEnoughDisk
-from tray_app.engine.jobs import JobContext
-from tray_app.engine.process import ChildProcess, ChildRegistry, LaunchSpec, exit_text
+from tray_app.engine.process import ChildProcess, LaunchSpec
 from tray_app.engine.runtime.probe import ask
 
 HELP_S = 15.0
 DRY_RUN_S = 60.0  # 0.03 s for 272 tensors; headers of large models take a second
-POLL_S = 0.1
 MIB = 1 << 20
 
 _TYPE = re.compile(r"^\s*(?:\d+\s+or\s+)?([A-Z][A-Z0-9_]+)\s*:\s*(.*)$")
@@ -22,7 +18,6 @@ _ALIAS = re.compile(r"alias for ")
 _SIZE = re.compile(r"quant size\s*=\s*([\d.]+) MiB")
 _FALLBACK = re.compile(r"(\d+) of \d+ tensor\(s\) required fallback")
 _TENSOR = re.compile(r"^\[\s*(\d+)/\s*(\d+)\]")
-_FAULT = re.compile(r"(?:\berror\b|failed to quantize|No space left)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,47 +68,7 @@ def _tolerant(tool: Path, arguments: tuple[str, ...], timeout_s: float) -> str:
     return "\n".join(lines[:20_000])
 
 
-def run(
-    tool: Path,
-    model: Path,
-    target: Path,
-    label: str,
-    threads: int,
-    registry: ChildRegistry | None,
-    context: JobContext,
-    tell: Callable[[int, int], None],
-) -> None:
-    """Quantize `model` to `target`. Blocks; `tell(tensors done, tensors)` comes on the way.
-
-    Raises ConversionFailed, NotEnoughDisk, Cancelled, OSError.
-    """
-    words = (str(tool), "--allow-requantize", str(model), str(target), label, str(threads))
-    faults: list[str] = []
-
-    def read(line: str) -> None:
-        match = _TENSOR.match(line)
-        if match:
-            tell(int(match[1]), int(match[2]))
-        elif _FAULT.search(line) and len(faults) < 20:
-            faults.append(line.strip()[:300])
-
-    spec = LaunchSpec(words, log_path=context.log_path)
-    with ChildProcess(
-        spec, on_line=read, registry=registry, kind="quantize", marker=str(target)
-    ) as child:
-        while (status := child.wait(POLL_S)) is None:
-            context.check()
-    if status != 0:
-        raise _failure(label, status, faults)
-
-
-def _failure(label: str, status: int, faults: list[str]) -> EngineError:
-    if any("No space left" in fault for fault in faults):
-        return NotEnoughDisk("The disk filled up.", "Free some space, then retry.")
-    why = faults[-1] if faults else exit_text(status)
-    remedy = (
-        "It needs an importance matrix; choose another type."
-        if any("importance matrix" in fault for fault in faults)
-        else "The job's log has the details."
-    )
-    return ConversionFailed(f"Quantizing to {label} failed: {why}", remedy)
+def tensors_done(line: str) -> tuple[int, int] | None:
+    """(tensors done, tensors) that a line of its work tells."""
+    match = _TENSOR.match(line)
+    return (int(match[1]), int(match[2])) if match else None

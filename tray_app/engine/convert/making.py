@@ -1,0 +1,170 @@
+"""What all makers of models share: a hidden folder, a tool to run, a proof before use."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tray_app.engine import gguf, naming
+from tray_app.engine.downloads.imports import STAGING
+from tray_app.engine.errors import (
+    ConversionFailed,
+    EngineError,
+    NotEnoughDisk,
+    RuntimeMissing,
+)
+from tray_app.engine.jobs import JobContext
+from tray_app.engine.process import ChildProcess, LaunchSpec, exit_text
+from tray_app.engine.runtime.proof_load import try_load
+from tray_app.engine.runtime.shelf import tool_of
+from tray_app.engine.values import Model, ModelKind, Runtime
+
+if TYPE_CHECKING:
+    from tray_app.engine.core import Engine
+
+POLL_S = 0.1
+TRIAL = "check-"  # folders with links to what is tried
+LOAD_S = 600.0  # a model of 100 GB on a slow disk
+DISK_MARGIN_BYTES = 256 << 20
+_FAULT = re.compile(r"(?:\berror\b|failed to|No space left)", re.IGNORECASE)
+
+
+def clear_left(run: Path) -> None:
+    """Remove what a killed engine left of a trial below the home's `run` folder."""
+    for folder in run.glob(f"{TRIAL}*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Making:
+    """From any thread; one for the engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def tool(self, name: str) -> tuple[Runtime, Path]:
+        """The active runtime and one of its tools. Raises RuntimeMissing."""
+        runtime = self.engine.runtime.require(None)
+        tool = tool_of(runtime, name)
+        if tool is None:
+            raise RuntimeMissing(
+                f"{runtime.id} has no {name}.", "Install or build another llama.cpp."
+            )
+        return runtime, tool
+
+    def folder_for(self, model: Model) -> Path:
+        """Beside a model of the home's own folder, else in a folder of its name there."""
+        models = self.engine.home.models
+        with contextlib.suppress(ValueError):
+            if len(model.path.relative_to(models).parts) > 2:
+                return model.path.parent
+        name = naming.parse_file_name(model.path.name)
+        return models / "local" / (name.stem or name.whole_stem)
+
+    @contextlib.contextmanager
+    def staging(self) -> Iterator[Path]:
+        """A hidden folder in the models folder; gone afterwards, with what is left in it."""
+        folder = self.engine.home.models / f"{STAGING}{secrets.token_hex(4)}"
+        folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def check_disk(self, needed_bytes: int) -> None:
+        """Raises NotEnoughDisk before anything is written."""
+        models = self.engine.home.models
+        needed, free = needed_bytes + DISK_MARGIN_BYTES, shutil.disk_usage(models).free
+        if free < needed:
+            raise NotEnoughDisk(
+                f"{needed / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free.",
+                f"Free some space on the disk of {models}.",
+            )
+
+    def run(
+        self,
+        argv: tuple[str, ...],
+        marker: Path,
+        what: str,
+        context: JobContext,
+        on_line: Callable[[str], object] = lambda line: None,
+        on_poll: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Run a tool to its end. Blocks; `on_poll` comes ten times a second.
+
+        Raises ConversionFailed, NotEnoughDisk, Cancelled, OSError.
+        """
+        faults: list[str] = []
+
+        def read(line: str) -> None:
+            on_line(line)
+            if _FAULT.search(line) and len(faults) < 20:
+                faults.append(line.strip()[:300])
+
+        spec = LaunchSpec(argv, log_path=context.log_path)
+        with ChildProcess(
+            spec, on_line=read, registry=self.engine.registry, kind="convert", marker=str(marker)
+        ) as child:
+            while (status := child.wait(POLL_S)) is None:
+                context.check()
+                on_poll()
+        if status != 0:
+            raise _failure(what, status, faults)
+
+    def prove(
+        self, made: Path, tensors: int | None, model: Model, runtime: Runtime, context: JobContext
+    ) -> None:
+        """Nothing enters the library that is not whole, loads and answers.
+
+        `tensors` is how many there have to be. Blocks for a load. Raises ConversionFailed.
+        """
+        context.progress(0, None, "steps", f"Checking {made.name}: its header, a load, an answer")
+        try:
+            header = gguf.read_details(made)
+        except EngineError as error:
+            raise ConversionFailed(f"{made.name} is broken: {error.message}") from error
+        if tensors is not None and header.tensor_count != tensors:
+            raise ConversionFailed(
+                f"{made.name} has {header.tensor_count} of {tensors} tensors.",
+                "The job's log has the details.",
+            )
+        # The socket of the trial lies beside the model, and its path has to be short.
+        folder = self.engine.home.run / f"{TRIAL}{secrets.token_hex(4)}"
+        folder.mkdir(mode=0o700)
+        try:
+            for path in made.parent.iterdir():  # all shards, under the names that belong together
+                (folder / path.name).symlink_to(path)
+            tried = try_load(
+                runtime.server_path,
+                folder / made.name,
+                0,
+                time.monotonic() + LOAD_S,
+                self.engine.registry,
+                context.check,
+                context.log_path,
+            )
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        embedding = model.kind is ModelKind.EMBEDDING  # it loads, and completes nothing
+        if tried.load_s is None or not (tried.answer or embedding):
+            why = tried.fault.message if tried.fault else "it gave no answer"
+            raise ConversionFailed(
+                f"{made.name} does not work: {why}", "The job's log has the details."
+            )
+
+
+def _failure(what: str, status: int, faults: list[str]) -> EngineError:
+    if any("No space left" in fault for fault in faults):
+        return NotEnoughDisk("The disk filled up.", "Free some space, then retry.")
+    why = faults[-1] if faults else exit_text(status)
+    remedy = (
+        "It needs an importance matrix; choose another type."
+        if any("importance matrix" in fault for fault in faults)
+        else "The job's log has the details."
+    )
+    return ConversionFailed(f"{what} failed: {why}", remedy)
