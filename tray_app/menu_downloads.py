@@ -26,24 +26,33 @@ def overall(downloads: Sequence[Json]) -> str:
         return "paused"
     if states <= {"paused", "waiting"}:
         return "waiting for the network"
-    moving = [each for each in downloads if each["state"] in ("running", "queued")]
+    if "running" not in states:
+        return "queued"
+    # A hub is asked for sizes when a download's turn comes: what waits has none before.
+    later = [each for each in downloads if each["state"] == "queued" and not each["total_bytes"]]
+    moving = [
+        each for each in downloads if each["state"] in ("running", "queued") and each not in later
+    ]
     done, total = sum(each["done_bytes"] for each in moving), _total(moving)
     rate = sum(each["rate_bytes_s"] or 0 for each in moving)
     share = _share(done, total)
-    parts = [] if share is None else [f"{share} %"]
-    if total is not None and rate > 0:
-        parts.append(f"{_minutes((total - done) / rate)} left")
-    return ", ".join(parts) or "running"
+    parts = ["running" if share is None else f"{share} %"]
+    if later:
+        parts.append(f"{len(later)} more queued")
+    elif total is not None and rate > 0:
+        parts.append(f"{_minutes(max(0, total - done) / rate)} left")
+    return ", ".join(parts)
 
 
 def download_items(downloads: Sequence[Json], *, models: bool) -> tuple[Item, ...]:
-    """A submenu while something is unfinished, else the way to get a model.
+    """A submenu while something is unfinished, else the way to get a model; and what failed.
 
     `models`: whether there are any; without one the menu says so in a line of its own.
     """
     open_ones = unfinished(downloads)
     if not open_ones:
-        return (open_window("Get a model…", page="discover"),) if models else ()
+        get = (open_window("Get a model…", page="discover"),) if models else ()
+        return (*_failed(downloads), *get)
     children = [_row(each) for each in open_ones[:MENU_DOWNLOADS]]
     if len(open_ones) > MENU_DOWNLOADS:
         more = f"{len(open_ones) - MENU_DOWNLOADS} more in the window…"
@@ -56,7 +65,17 @@ def download_items(downloads: Sequence[Json], *, models: bool) -> tuple[Item, ..
         children.append(Item(Kind.ACTION, "Resume all", "resume_downloads"))
     children.append(open_window("Open downloads…", page="downloads"))
     label = f"Downloads — {overall(open_ones)}"
-    return (Item(Kind.SUBMENU, label, children=tuple(children)),)
+    return (Item(Kind.SUBMENU, label, children=tuple(children)), *_failed(downloads))
+
+
+def _failed(downloads: Sequence[Json]) -> tuple[Item, ...]:
+    """One line, until they are tried again or taken off the list; the page says why."""
+    failed = [each for each in downloads if each["state"] == "failed"]
+    if not failed:
+        return ()
+    name = clean(failed[0]["title"], NAME_LENGTH)
+    what = f"{name} was not downloaded" if len(failed) == 1 else f"{len(failed)} downloads failed"
+    return (open_window(f"⚠ {what}…", page="downloads"),)
 
 
 def _row(download: Json) -> Item:
@@ -73,10 +92,17 @@ def _words(download: Json) -> str:
     if state in ("queued", "paused"):
         return f"{state}, {percent}" if share else state
     rate = download["rate_bytes_s"]
-    speed = f"{rate / 1e6:.0f} MB/s" if rate and rate >= 1e6 else ""
+    speed = _speed(rate) if rate else ""
     return " · ".join(part for part in (percent, speed) if part) or (
         clean(download["step"], _STEP_LENGTH) or "running"
     )
+
+
+def _speed(rate_bytes_s: float) -> str:
+    """As coarse as is still of use: each change of the text is sent to the panel."""
+    if rate_bytes_s >= 1e6:
+        return f"{rate_bytes_s / 1e6:.0f} MB/s"
+    return f"{rate_bytes_s / 1e6:.1f} MB/s" if rate_bytes_s >= 5e4 else ""
 
 
 def _share(done: int, total: int | None) -> int | None:

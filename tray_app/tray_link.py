@@ -155,9 +155,10 @@ class EngineLink:
 
     def _is_progress(self, name: str, values: Mapping[str, Any]) -> bool:
         """Whether an event only tells a count, shortly after another one did."""
-        if name != "DownloadChanged" or values.get("removed"):
+        download = values.get("download") if name == "DownloadChanged" else None
+        if not download or values.get("removed"):
             return False
-        download_id, state = values["download"]["id"], values["download"]["state"]
+        download_id, state = str(download.get("id")), str(download.get("state"))
         before, since = self._downloads.get(download_id, ("", float("-inf")))
         if state == before and self._clock() - since < _PROGRESS_S:
             return True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from tests.tray_kit import download, failure, model, snapshot
 from tests.unit.test_menu import every, find
 from tray_app.engine.downloads.values import Download, DownloadState
-from tray_app.menu import Item, Kind, build_menu
+from tray_app.menu import Item, Kind, build_menu, same_shape
 from tray_app.menu_downloads import MENU_DOWNLOADS
 from tray_app.tray_news import Message, News
 
@@ -53,6 +55,15 @@ def test_a_running_download_tells_how_far_it_is_and_how_long_it_takes() -> None:
             ),
             "Downloads — 25 %, 25 min left",
         ),
+        (
+            (
+                download(RUNNING, done_bytes=10**9 // 2, rate_bytes_s=10**6),
+                download(QUEUED, id="2", total_bytes=None),
+            ),
+            "Downloads — 50 %, 1 more queued",
+        ),
+        ((download(QUEUED, total_bytes=None),), "Downloads — queued"),
+        ((download(PAUSED), download(QUEUED, id="2")), "Downloads — queued"),
         ((download(RUNNING, rate_bytes_s=10**4),), "Downloads — 0 %, 28 h left"),
         ((download(RUNNING, done_bytes=2 * 10**9),), "Downloads — 100 %"),
     ],
@@ -75,6 +86,56 @@ def test_a_long_queue_stays_short_in_the_menu() -> None:
     rows = [child.label for child in item.children if child.label.startswith("Model")]
     assert len(rows) == MENU_DOWNLOADS
     assert find(item.children, "292 more").args == (("page", "downloads"),)
+
+
+@pytest.mark.parametrize(
+    ("rate", "words"),
+    [
+        (None, "10 %"),
+        (0.0, "10 %"),
+        (9_000.0, "10 %"),
+        (440_000.0, "10 % · 0.4 MB/s"),
+        (1_234_567.0, "10 % · 1 MB/s"),
+        (2.5e9, "10 % · 2500 MB/s"),
+    ],
+)
+def test_a_speed_is_told_as_coarsely_as_is_of_use(rate: float | None, words: str) -> None:
+    row = submenu(download(RUNNING, done_bytes=10**8, rate_bytes_s=rate)).children[0]
+    assert row.label == f"Woolly Q4_K_M — {words}"
+
+
+def test_what_failed_is_said_and_leads_to_the_page_that_says_why() -> None:
+    one = menu(download(FAILED, error=failure()), download(DONE, id="2"))
+    assert find(one, "⚠").label == "⚠ Woolly Q4_K_M was not downloaded…"
+    assert find(one, "⚠").args == (("page", "downloads"),)
+    assert find(one, "Get a model…")
+    two = (download(FAILED, id=number) for number in "12")
+    beside = menu(download(RUNNING, id="3"), *two, models=False)
+    assert find(beside, "⚠").label == "⚠ 2 downloads failed…"
+    assert find(beside, "Downloads — ")
+
+
+def rebuilds(menus: Sequence[Sequence[Item]]) -> int:
+    """How often the tray has to build its menu anew; else it changes words in place."""
+    return sum(not same_shape(one, other) for one, other in pairwise(menus))
+
+
+def test_progress_rebuilds_no_menu_and_only_the_coming_and_going_of_downloads_does() -> None:
+    """A rebuild gives new ids to all entries: a click on an open menu would be lost."""
+
+    def step(percent: int, **changes: Any) -> Download:
+        facts = {"done_bytes": percent * 10**7, "rate_bytes_s": 1e6 * (5 + percent % 7)}
+        return download(RUNNING, **facts, **changes)
+
+    waits = download(QUEUED, id="2", total_bytes=None)
+    first = [menu(step(percent), waits) for percent in range(101)]
+    assert len({items for items in first}) == 101
+    assert rebuilds(first) == 0
+    asking = [menu(download(QUEUED)), menu(step(0, total_bytes=None)), menu(step(0))]
+    assert rebuilds(asking) == 0
+    second = [menu(step(percent, id="2"), download(DONE)) for percent in range(101)]
+    whole = [menu(), *first, *second, menu(download(DONE, id="2"), download(DONE))]
+    assert rebuilds(whole) == 3  # it begins, one of two ends, all have ended
 
 
 def test_names_of_the_net_are_cleaned() -> None:
@@ -134,3 +195,25 @@ def test_a_failed_download_says_why_and_a_cancelled_one_nothing() -> None:
     ]
     for state in (DownloadState.CANCELLED, PAUSED, WAITING):
         assert news_of(running, snapshot(downloads=(replace(failed, state=state),))) == []
+
+
+def test_nothing_is_told_twice_when_the_engine_starts_again() -> None:
+    news = News(clock=lambda: 0.0)
+    ended = (download(DONE), download(FAILED, id="2", error=failure()))
+    news.of(snapshot(downloads=(download(RUNNING), download(RUNNING, id="2"))))
+    assert len(news.of(snapshot(downloads=ended))) == 2
+    news.forget()
+    assert news.of(snapshot(downloads=ended)) == []
+    assert news.of(snapshot(downloads=ended)) == []
+
+
+def test_a_message_holds_no_control_characters_of_the_net() -> None:
+    evil = "\u202eevil\n\x1b[31m" + "x" * 300
+    failed = download(FAILED, title=evil, error=failure(evil, evil))
+    done = download(DONE, id="2", title=evil)
+    messages = news_of(snapshot(), snapshot(downloads=(failed, done)))
+    assert len(messages) == 2
+    for message in messages:
+        assert message.title.isprintable()
+        assert len(message.title) < 90
+        assert message.body.replace("\n", "").isprintable()

@@ -1,7 +1,8 @@
 """A GGUF of this computer brought into the library: linked where that costs nothing, else copied.
 
 All files of a model, shards and projector, are staged in a hidden folder and appear together by
-one rename; a killed engine leaves only that folder, which the next one removes.
+one rename; a killed engine leaves only that folder, which the next one removes. A file of the
+user's is deleted only after its model is in the library, whole.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ import errno
 import os
 import secrets
 import shutil
-import stat
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
-from tray_app.engine import gguf, naming
-from tray_app.engine.errors import BadGguf, BadRequest, EngineError, NotEnoughDisk, NotFound
+from tray_app.engine import naming
+from tray_app.engine.errors import BadRequest, EngineError, NotEnoughDisk
 from tray_app.engine.jobs import JobContext, JobRunner
 from tray_app.engine.values import Job
 
+from .import_files import files_of, source_of
 from .values import safe_name
 
 KIND = "import_model"
@@ -28,37 +31,51 @@ STAGING = ".importing-"
 FOLDER = "local"
 CHUNK_BYTES = 4 << 20
 DISK_MARGIN_BYTES = 64 << 20
-_NO_MODEL = {
-    "adapter": "a LoRA adapter, which changes a model and is none itself",
-    "imatrix": "an importance matrix, which is no model",
-    "mmproj": "the projector of a model, which comes along with it",
-}
+ALREADY = "It is in the library already"
+_TURN_S = 0.2
 
 
 class Importer:
-    """Starts imports as jobs. Thread-safe."""
+    """Starts imports as jobs, which take turns. Thread-safe."""
 
-    def __init__(self, jobs: JobRunner, models: Path, rescan: Callable[[], object]) -> None:
-        """`models` is the home's own models folder; `rescan` is called after each import."""
+    def __init__(
+        self,
+        jobs: JobRunner,
+        models: Path,
+        rescan: Callable[[], object],
+        folders: Callable[[], Iterable[Path]] = lambda: (),
+    ) -> None:
+        """`models` is the home's own models folder; `rescan` is called after each import.
+
+        What lies in one of `folders`, those of the library, is not imported again.
+        """
         self._jobs = jobs
         self._models = models
         self._rescan = rescan
+        self._folders = folders
+        self._turn = threading.Lock()
 
     def start(self, path: str, how: str = "auto") -> Job:
-        """Begin to bring the model with the file `path` in. Blocks for reading its header.
+        """Begin to bring the model with the file `path` in. Blocks for reading its headers.
 
-        Raises BadRequest, NotFound, BadGguf for what can be seen at once.
+        Raises BadRequest, NotFound, BadGguf for what can be seen at once; OSError.
         """
         if how not in HOWS:
             raise BadRequest(f"A model cannot be imported by {how!r}.", f"Use: {', '.join(HOWS)}.")
-        source = _checked(Path(path))
+        source = source_of(Path(path))
         files = files_of(source)
+        if how == "move" and any(file.is_symlink() for file in (Path(path), *files)):
+            raise BadRequest(
+                f"{Path(path).name} is a link, or has one beside it.",
+                "Copy or link it instead: what it leads to may be needed elsewhere.",
+            )
 
         def work(context: JobContext) -> None:
-            if source.is_relative_to(self._models.resolve()):
-                context.progress(1, 1, "steps", "It is in the library already")
+            if self._is_listed(source, Path(path)):
+                context.progress(1, 1, "steps", ALREADY)
             else:
-                self._bring(files, how, context)
+                with self._alone(context):
+                    self._bring(files, how, context)
             self._rescan()
 
         return self._jobs.submit(KIND, f"Importing {source.name[:100]}", work)
@@ -69,29 +86,49 @@ class Importer:
             for folder in self._models.glob(f"{STAGING}*"):
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _bring(self, files: tuple[Path, ...], how: str, context: JobContext) -> None:
-        self._models.mkdir(parents=True, exist_ok=True)
+    @contextlib.contextmanager
+    def _alone(self, context: JobContext) -> Iterator[None]:
+        """Two copies at once are no faster, and might be of one model; a cancel ends the wait."""
+        if not self._turn.acquire(blocking=False):
+            context.progress(0, None, "steps", "Waiting for another import")
+            while not self._turn.acquire(timeout=_TURN_S):
+                context.check()
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+    def _is_listed(self, *paths: Path) -> bool:
+        roots = [self._models.resolve(), *self._folders()]
+        return any(path.is_relative_to(root) for path in paths for root in roots)
+
+    def _bring(self, files: Sequence[Path], how: str, context: JobContext) -> None:
         name = naming.parse_file_name(files[0].name).whole_stem
-        target = self._place(name, files)
+        target = self._place(name, files, context)
         if target is None:
-            context.progress(1, 1, "steps", "It is in the library already")
+            context.progress(1, 1, "steps", ALREADY)
             return
         staging = self._models / f"{STAGING}{secrets.token_hex(4)}"
-        staging.mkdir()
+        staging.mkdir(parents=True)
         try:
-            if how not in ("auto", "link") or not _linked(files, staging, must=how == "link"):
-                _copied(files, staging, self._models, context)
+            if how == "copy" or not _linked(files, staging, must=how == "link"):
+                _check_disk(files, self._models)
+                _copied(files, staging, context)
+                if how == "move":
+                    _compared(files, staging, context)
+            _sync_folder(staging)
             context.check()
-            target.parent.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(exist_ok=True)
             staging.rename(target)
+            _sync_folder(target.parent)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
+        context.progress(1, 1, "steps", "It is in the library now")
         if how == "move":
-            for file in files:
-                file.unlink(missing_ok=True)
+            _removed(files, context)
 
-    def _place(self, name: str, files: Iterable[Path]) -> Path | None:
+    def _place(self, name: str, files: Sequence[Path], context: JobContext) -> Path | None:
         """A folder that is free, or None when the same files are there already."""
         try:
             plain = safe_name(name)
@@ -102,87 +139,41 @@ class Importer:
             folder = self._models / FOLDER / (plain if number == 1 else f"{plain}-{number}")
             if not folder.exists():
                 return folder
-            if all(_same(file, folder / file.name) for file in files):
+            if all(_same(file, folder / file.name, context) for file in files):
                 return None
         raise EngineError(f"There are 999 models called {plain}.", "Rename the file.")
 
 
-def files_of(source: Path) -> tuple[Path, ...]:
-    """The file, or all shards of it in order, and a projector of the same name beside it.
+def _same(one: Path, other: Path, context: JobContext) -> bool:
+    """Whether two files are one, or have the same bytes. Raises Cancelled, OSError for `one`.
 
-    Raises NotFound for a shard that is missing.
+    Fine-tunes of one model differ in the middle only, so all of it is read (about 1 GB/s).
     """
-    name = naming.parse_file_name(source.name)
-    beside = [path for path in source.parent.iterdir() if naming.is_gguf(path.name)]
-    files = [source]
-    if name.shard_count > 1:
-        shards = {}
-        for path in beside:
-            other = naming.parse_file_name(path.name)
-            if (other.whole_stem, other.shard_count) == (name.whole_stem, name.shard_count):
-                shards[other.shard_index] = path
-        missing = [number for number in range(1, name.shard_count + 1) if number not in shards]
-        if missing:
-            raise NotFound(
-                f"Shard {missing[0]} of {name.shard_count} is not beside {source.name}"
-                f" ({len(missing)} are missing).",
-                "Put all shards of the model into one folder.",
-            )
-        files = [shards[number] for number in sorted(shards)]
-    projectors = [
-        path
-        for path in sorted(beside)
-        if (other := naming.parse_file_name(path.name)).is_mmproj
-        and naming.squash(naming.mmproj_stem(other)) == naming.squash(name.stem)
-    ]
-    return (*files, *projectors[:1])
-
-
-def _checked(path: Path) -> Path:
-    """A whole GGUF model, with links followed. Raises BadRequest, NotFound, BadGguf, OSError."""
-    if not path.is_absolute():
-        raise BadRequest(f"{path} is no whole path.", "Give the path from the root on.")
+    size = one.stat().st_size
     try:
-        source = path.resolve(strict=True)
-        status = source.stat()
-    except FileNotFoundError:
-        raise NotFound(f"There is no {path}.", "Look at the name.") from None
-    except RuntimeError:  # links in a circle
-        raise BadRequest(f"{path} leads to itself.", "Look at the link.") from None
-    if stat.S_ISDIR(status.st_mode):
-        raise BadRequest(f"{path} is a folder.", "Add it to the library's folders instead.")
-    if not stat.S_ISREG(status.st_mode) or not naming.is_gguf(source.name):
-        raise BadRequest(f"{path.name} is no .gguf file.", "Only GGUF models can be imported.")
-    header = gguf.read_details(source)
-    what = "mmproj" if header.architecture == "clip" else header.general_type
-    if what in _NO_MODEL:
-        raise BadGguf(f"{path.name} is {_NO_MODEL[what]}.", "Import the model itself.")
-    return source
-
-
-def _same(one: Path, other: Path) -> bool:
-    """Whether two files are one, or have the same size and beginning and end."""
-    try:
-        if one.samefile(other):
+        if other.samefile(one):
             return True
-        if one.stat().st_size != other.stat().st_size:
+        if other.stat().st_size != size:
             return False
-        with one.open("rb") as first, other.open("rb") as second:
-            for offset in (0, max(0, one.stat().st_size - CHUNK_BYTES)):
-                first.seek(offset)
-                second.seek(offset)
-                if first.read(CHUNK_BYTES) != second.read(CHUNK_BYTES):
-                    return False
+        second = other.open("rb")
     except OSError:
         return False
-    return True
+    done = 0
+    with one.open("rb") as first, second:
+        while chunk := first.read(CHUNK_BYTES):
+            context.check()
+            if chunk != second.read(len(chunk)):
+                return False
+            done += len(chunk)
+            context.progress(done, size, "bytes compared", f"Comparing {one.name[:80]}")
+    return done == size
 
 
 def _linked(files: Iterable[Path], staging: Path, must: bool) -> bool:
     """Second names for the same bytes; False where the file system has none for us."""
     try:
         for file in files:
-            os.link(file, staging / file.name)
+            os.link(file.resolve(), staging / file.name)  # Linux would link a link itself
     except OSError as error:
         if must:
             raise EngineError(
@@ -194,8 +185,8 @@ def _linked(files: Iterable[Path], staging: Path, must: bool) -> bool:
     return True
 
 
-def _copied(files: tuple[Path, ...], staging: Path, models: Path, context: JobContext) -> None:
-    """Copies, synced. Raises NotEnoughDisk, Cancelled, OSError."""
+def _check_disk(files: Iterable[Path], models: Path) -> None:
+    """Raises NotEnoughDisk before the first byte is copied."""
     total = sum(file.stat().st_size for file in files)
     free = shutil.disk_usage(models).free
     if free < total + DISK_MARGIN_BYTES:
@@ -203,21 +194,72 @@ def _copied(files: tuple[Path, ...], staging: Path, models: Path, context: JobCo
             f"The disk is too full: {total / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB free.",
             f"Free some space on the disk of {models}, or add the model's folder to the library.",
         )
-    done = 0
-    for file in files:
+
+
+def _copied(files: Iterable[Path], staging: Path, context: JobContext) -> None:
+    """Copies, synced. Raises NotEnoughDisk, Cancelled, OSError, EngineError for a changing file."""
+    sizes = {file: file.stat().st_size for file in files}
+    base, total = 0, sum(sizes.values())
+    for file in sizes:
         with file.open("rb") as source, (staging / file.name).open("xb") as target:
+            before, copied = os.fstat(source.fileno()), 0
             while chunk := source.read(CHUNK_BYTES):
                 context.check()
-                try:
-                    target.write(chunk)
-                except OSError as error:
-                    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                        raise NotEnoughDisk(
-                            "The disk is full.", f"Free some space on the disk of {models}."
-                        ) from error
-                    raise
-                done += len(chunk)
-                context.progress(done, total, "bytes", f"Copying {file.name[:80]}")
+                _written(target, chunk)
+                copied += len(chunk)
+                if copied > before.st_size:  # it may grow as fast as it is read
+                    raise _changed(file)
+                context.progress(base + copied, total, "bytes", f"Copying {file.name[:80]}")
             target.flush()
             os.fsync(target.fileno())
-        shutil.copystat(file, staging / file.name)
+            after = os.fstat(source.fileno())
+        if copied != before.st_size or before.st_mtime_ns != after.st_mtime_ns:
+            raise _changed(file)
+        os.utime(staging / file.name, ns=(after.st_atime_ns, after.st_mtime_ns))
+        base += copied
+
+
+def _written(target: BinaryIO, chunk: bytes) -> None:
+    try:
+        target.write(chunk)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise NotEnoughDisk("The disk is full.", "Free some space, then retry.") from error
+        raise
+
+
+def _changed(file: Path) -> EngineError:
+    return EngineError(
+        f"{file.name} changed while it was copied.",
+        "Wait until the program that writes it has ended, then retry.",
+    )
+
+
+def _compared(files: Iterable[Path], staging: Path, context: JobContext) -> None:
+    """Read the copies again, since the originals are about to go. Raises EngineError."""
+    for file in files:
+        if not _same(file, staging / file.name, context):
+            raise _changed(file)
+
+
+def _removed(files: Sequence[Path], context: JobContext) -> None:
+    """The model is there: an original that cannot be deleted is told and no failure."""
+    for file in files:
+        try:
+            file.unlink(missing_ok=True)
+        except OSError as error:
+            why = error.strerror or type(error).__name__
+            context.progress(
+                1, 1, "steps", f"Imported, but {file.name[:80]} could not be deleted: {why}"
+            )
+            return
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in it on the disk, where folders can be synced."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -66,7 +66,12 @@ class DownloadService:
             engine.library.models,
             lambda: engine.settings.server.context_length,
         )
-        self.importer = Importer(engine.jobs, engine.home.models, engine.library.rescan)
+        self.importer = Importer(
+            engine.jobs,
+            engine.home.models,
+            engine.library.rescan,
+            lambda: [folder.path for folder in engine.library.folders()],
+        )
 
     @property
     def settings(self) -> DownloadSettings:
