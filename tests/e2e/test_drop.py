@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,13 +52,14 @@ def drag(environ: dict[str, str], start: tuple[int, int], end: tuple[int, int]) 
     def mouse(*words: str) -> None:
         subprocess.run(["xdotool", *words], env=environ, check=True, capture_output=True)
 
+    pause = threading.Event()
     mouse("mousemove", str(start[0]), str(start[1]), "mousedown", "1")
     for step in range(1, 21):
         x = start[0] + (end[0] - start[0]) * step // 20
         y = start[1] + (end[1] - start[1]) * step // 20
         mouse("mousemove", "--sync", str(x), str(y))
-        time.sleep(0.03)
-    time.sleep(0.3)
+        pause.wait(0.03)
+    pause.wait(0.3)
     mouse("mouseup", "1")
 
 
@@ -81,7 +82,7 @@ def test_a_dropped_model_is_brought_into_the_library(
 
             def dropped() -> list[str]:
                 drag(environ, (60, 40), (x + width // 2, y + height // 2))
-                time.sleep(1)
+                threading.Event().wait(1)  # the import is a job
                 return [model["path"] for model in client.snapshot()["models"]]
 
             (path,) = kit.wait_for(dropped, "the model", 40)
