@@ -21,7 +21,7 @@ from tests import parts
 TESTS = Path(__file__).parent
 FOLDER_MARKS = {"engine": pytest.mark.real, "e2e": pytest.mark.e2e}
 # Engine, runner and window notice an end by a pipe or a signal: all of that is quick.
-GONE_WITHIN_S = 5.0
+GONE_WITHIN_S = 15.0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -246,7 +246,7 @@ class TrayHost:
             if item not in self.items:  # libayatana registers more than once
                 self.items.append(item)
 
-    async def wait_item(self, count: int = 1, timeout_s: float = 10.0) -> None:
+    async def wait_item(self, count: int = 1, timeout_s: float = 30.0) -> None:
         """Wait until `count` items have come in all, and use the last one."""
         await wait_until(lambda: len(self.items) >= count, "a tray item", timeout_s)
         self.service, self.path = self.items[-1]
@@ -271,7 +271,7 @@ class TrayHost:
         return _entry(layout)
 
     async def wait_menu(
-        self, accept: Callable[[Entry], Any], what: str, timeout_s: float = 15.0
+        self, accept: Callable[[Entry], Any], what: str, timeout_s: float = 30.0
     ) -> Entry:
         """Read the menu until `accept` likes it. `what` names the wish in the failure."""
         loop = asyncio.get_running_loop()
@@ -285,7 +285,7 @@ class TrayHost:
                 raise AssertionError(f"the menu never showed {what}; it is\n{text}")
             await asyncio.sleep(_POLL_S)
 
-    async def click(self, *path: str, timeout_s: float = 15.0) -> None:
+    async def click(self, *path: str, timeout_s: float = 30.0) -> None:
         """Click the entry under these labels, once the menu is not being rebuilt.
 
         pystray rebuilds it after each change, and gives new ids. A click on an id of before is
@@ -330,7 +330,7 @@ class TrayHost:
         return reply.body
 
 
-async def wait_until(ready: Callable[[], Any], what: str, timeout_s: float = 10.0) -> None:
+async def wait_until(ready: Callable[[], Any], what: str, timeout_s: float = 30.0) -> None:
     """Wait until `ready()` is true while the bus goes on being served."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s

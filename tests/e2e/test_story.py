@@ -157,9 +157,11 @@ def test_a_second_start_shows_the_window_of_the_first(desk: Desk) -> None:
             assert window_of(process) == window  # the one that is open came to the front
             assert kit.windows(desk.environ) == [first]
             await asyncio.to_thread(end_by_signal, window)
-            await wait_until(lambda: window_of(process) is None, "the window to be reaped")
+            # It may be there again by itself: who asked a dying window for it means a new one.
             assert await second_start(desk) == 0
-            await wait_until(lambda: window_of(process) is not None, "a window of the first tray")
+            await wait_until(
+                lambda: window_of(process) not in (None, window), "a new window of the first tray"
+            )
             await asyncio.to_thread(kit.wait_window, desk.environ)
             assert len(host.items) == 1
             assert kit.connected(desk.home).engine_pid == client.engine_pid

@@ -21,7 +21,7 @@ from tray_app.engine.residency import Residency
 from tray_app.engine.resident import Lease, Plan
 from tray_app.engine.values import Model, ModelState, ModelStatus
 
-PATIENCE_S = 5.0
+PATIENCE_S = 15.0
 CRASH = Fault(ErrorView("crashed", "llama-server crashed (SIGSEGV).", "Open its log."), False)
 BROKEN = Fault(ErrorView("bad_gguf", "The model file is damaged.", "Download it again."), True)
 
