@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .converting import Converting
 from .making import Making
 from .quantizing import Quantizing
 from .sharding import Sharding
@@ -20,6 +21,11 @@ class ConvertCommands:
         making = Making(engine)
         self._quantizing = Quantizing(engine, making)
         self._sharding = Sharding(engine, making)
+        self._converting = Converting(engine, making)
+
+    def convert_model(self, path: str, output: str = "auto", name: str = "") -> dict[str, str]:
+        """Start converting a folder of original weights to GGUF."""
+        return {"job_id": self._converting.start(path, output, name).id}
 
     def quantize_targets(self, model_id: str) -> Targets:
         """What a model can be made into here, with the size of each."""

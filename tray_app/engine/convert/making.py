@@ -7,7 +7,7 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,6 +94,7 @@ class Making:
         context: JobContext,
         on_line: Callable[[str], object] = lambda line: None,
         on_poll: Callable[[], object] = lambda: None,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         """Run a tool to its end. Blocks; `on_poll` comes ten times a second.
 
@@ -106,7 +107,7 @@ class Making:
             if _FAULT.search(line) and len(faults) < 20:
                 faults.append(line.strip()[:300])
 
-        spec = LaunchSpec(argv, log_path=context.log_path)
+        spec = LaunchSpec(argv, env=env or {}, log_path=context.log_path)
         with ChildProcess(
             spec, on_line=read, registry=self.engine.registry, kind="convert", marker=str(marker)
         ) as child:
