@@ -22,10 +22,11 @@ from . import (
     cli_download,
     cli_inspect,
     cli_library,
+    cli_quantize,
     cli_runtime,
 )
 from . import cli_text as text
-from .cli_job import CANCELLED, FAILED, WRONG, await_event
+from .cli_job import CANCELLED, FAILED, WRONG, await_event, settled
 from .client import ALREADY_RUNNING, Client, ClientError, ensure_engine, home_path
 
 NOT_RUNNING = 3
@@ -113,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_library.add_verbs(verbs)
     cli_inspect.add_verbs(verbs)
     cli_convert.add_verbs(verbs)
+    cli_quantize.add_verbs(verbs)
     cli_runtime.add_verbs(verbs)
     engine = add("engine", _engine, "")
     engine.add_argument("--mode", choices=("tray", "once", "serve"), default="tray")
@@ -191,17 +193,6 @@ def _list(options: argparse.Namespace) -> int:
         return text.print_json(text.model_rows(snapshot))
     text.print_models(snapshot)
     return 0
-
-
-def settled(client: Client, timeout_s: float = 30.0) -> dict[str, Any]:
-    """A snapshot after the scan that a fresh engine makes; whole headers may follow later."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        snapshot = client.snapshot()
-        unread = any(m["available"] and not m["details_known"] for m in snapshot["models"])
-        if not (snapshot["scanning"] or unread) or time.monotonic() > deadline:
-            return snapshot
-        time.sleep(0.02)
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
@@ -84,7 +85,8 @@ def progress_line(job: Json, width: int) -> str:
 def _step(job: Json) -> str:
     if job["state"] == "queued":
         return "Waiting for its turn"
-    return text.clean(job["step"] or job["title"])
+    words, steps = text.clean(job["step"] or job["title"]), job.get("steps") or ()
+    return f"{job['step_number'] + 1}/{len(steps)} {words}" if len(steps) > 1 else words
 
 
 def _share(job: Json) -> float | None:
@@ -98,6 +100,17 @@ def await_event(client: Client, after: int) -> None:
         if name != "Ping":
             return
     raise _engine_ended()
+
+
+def settled(client: Client, timeout_s: float = 30.0) -> Json:
+    """A snapshot after the scan that a fresh engine makes; whole headers may follow later."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        snapshot = client.snapshot()
+        unread = any(m["available"] and not m["details_known"] for m in snapshot["models"])
+        if not (snapshot["scanning"] or unread) or time.monotonic() > deadline:
+            return snapshot
+        time.sleep(0.02)
 
 
 def follow(client: Client, job_id: str, show: Callable[[Json], None]) -> Json:

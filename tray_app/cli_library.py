@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from . import cli_text as text
-from .cli_job import FAILED, WRONG, run_job, tell_end
+from .cli_job import FAILED, WRONG, run_job, settled, tell_end
 from .client import Client, ClientError, ensure_engine
 
 Json = dict[str, Any]
@@ -75,8 +75,6 @@ def _delete(options: argparse.Namespace) -> int:
 
 def _model(client: Client, name: str) -> Json:
     """The model of exactly this id: nothing is deleted on a guess. Raises ClientError."""
-    from .cli import settled
-
     models = settled(client)["models"]
     found = next((model for model in models if model["id"] == name), None)
     if found is None:

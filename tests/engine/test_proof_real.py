@@ -59,7 +59,7 @@ def test_the_right_token_is_far_ahead_at_every_byte(llama_server: Path, home: Pa
     endpoint = Endpoint(socket_path=home / "s.sock")
     argv = proof_load._arguments(llama_server, model, 0, endpoint)
     with ChildProcess(LaunchSpec(argv)) as child:
-        assert proof_load._converse(child, endpoint, time.monotonic())[1] == "def"
+        assert proof_load._converse(child, endpoint, time.monotonic(), Trial())[1] == "def"
         for byte in range(0x21, 0x7E):
             prompt = "The quick brown fox jumps over the lazy dog " + chr(byte)
             wish = {"prompt": prompt, "n_predict": 1, "temperature": 0.0, "n_probs": 2}

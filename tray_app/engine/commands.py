@@ -33,6 +33,7 @@ _JSON_TYPES: dict[Any, tuple[type, ...]] = {
     int: (int,),
     dict[str, Any]: (dict,),
     list[str]: (list,),
+    list[str] | None: (list, type(None)),
     str | None: (str, type(None)),
     int | None: (int, type(None)),
 }

@@ -23,7 +23,7 @@ from .activity import Active
 from .backend import Backend
 from .child_registry import ChildRegistry
 from .commands import Commands
-from .convert.making import clear_left
+from .convert.service import ConvertService
 from .downloads.service import DownloadService
 from .errors import EngineError, EngineUnreachable, ErrorView
 from .events import (
@@ -86,6 +86,7 @@ class Engine:
             home=home.models,
         )
         self.downloads = DownloadService(self)
+        self.convert = ConvertService(self)
         self.active = Active(self)
         self.planner = Planner(self)
         self.backend = Backend(self)
@@ -120,7 +121,6 @@ class Engine:
             log.warning("ended an orphan", extra={"kind": orphan.kind, "pids": str(orphan.pids)})
         for socket_file in self.home.socket_folder().glob("*.sock"):
             socket_file.unlink(missing_ok=True)
-        clear_left(self.home.run)
         self.residency = Residency(
             self.planner.plan,
             self._budget,
@@ -132,6 +132,7 @@ class Engine:
         self.library.rescan()
         self.runtime.start()
         self.downloads.start()
+        self.convert.start()
         self._ticker = asyncio.create_task(self._tick())
         self.active.bring_back()
 
@@ -156,6 +157,7 @@ class Engine:
         if self.mode == "once":
             self.mode = mode
             self.runtime.start()  # now it may build one, too
+            self.convert.start()
             if mode == "tray":
                 self.active.bring_back()
 

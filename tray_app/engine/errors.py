@@ -2,7 +2,8 @@
 
     EngineError
     ├── BadRequest            a command or a setting was wrong in itself
-    │   └── SettingsInvalid
+    │   ├── SettingsInvalid
+    │   └── NeedsConversion   a repository with original weights and no GGUF
     ├── NotFound
     │   ├── ModelNotFound
     │   └── JobNotFound
@@ -61,6 +62,10 @@ class BadRequest(EngineError):
 
 class SettingsInvalid(BadRequest):
     code = "settings_invalid"
+
+
+class NeedsConversion(BadRequest):
+    code = "needs_conversion"
 
 
 class NotFound(EngineError):

@@ -17,7 +17,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,10 @@ class JobContext:
         """
         self._runner._report(self._live, done, total, unit, step)
 
+    def enter(self, number: int, step: str | None = None) -> None:
+        """Begin with the step `number` of the job's `steps`; its progress starts at nothing."""
+        self._runner._enter(self._live, number, step)
+
     def log(self, line: str) -> None:
         """Append a line to the job's log, if it has one. Raises OSError."""
         if self.log_path is None:
@@ -123,8 +127,18 @@ class JobRunner:
         self._closing = False
         self._load()
 
-    def submit(self, kind: str, title: str, work: Work, log_path: Path | None = None) -> Job:
-        """Queue `work`; it runs on a worker thread. `log_path` lies in the logs folder."""
+    def submit(
+        self,
+        kind: str,
+        title: str,
+        work: Work,
+        log_path: Path | None = None,
+        steps: Sequence[str] = (),
+    ) -> Job:
+        """Queue `work`; it runs on a worker thread. `log_path` lies in the logs folder.
+
+        `steps` are what it will `enter`, in words.
+        """
         job = Job(
             id=f"{kind}-{secrets.token_hex(4)}",
             kind=kind,
@@ -132,6 +146,7 @@ class JobRunner:
             state=JobState.QUEUED,
             created_at=self._wall(),
             log_name=log_path.name if log_path else None,
+            steps=tuple(steps),
         )
         live = _Live(job, work, log_path, threading.Event(), ProgressMeter())
         self._save(job)
@@ -265,6 +280,7 @@ class JobRunner:
                 finished_at=self._wall() if ended else None,
                 rate_per_s=None if ended else live.job.rate_per_s,
                 eta_s=None if ended else live.job.eta_s,
+                step_number=len(live.job.steps) if state is JobState.DONE else live.job.step_number,
             )
             live.job = job
             self._publish(JobChanged(job))
@@ -303,6 +319,23 @@ class JobRunner:
                 timer.daemon = True
                 timer.start()
 
+    def _enter(self, live: _Live, number: int, step: str | None) -> None:
+        with self._lock:
+            if live.job.state is not JobState.RUNNING:
+                return
+            words = live.job.steps[number] if number < len(live.job.steps) else ""
+            live.meter = ProgressMeter()
+            live.job = dataclasses.replace(
+                live.job,
+                step_number=number,
+                step=words if step is None else step,
+                done=0,
+                total=None,
+                rate_per_s=None,
+                eta_s=None,
+            )
+            self._publish_progress(live, self._clock())
+
     def _flush(self, live: _Live) -> None:
         with self._lock:
             if live.flush_pending and live.job.state is JobState.RUNNING:
@@ -328,6 +361,7 @@ def _from_row(text: str) -> Job:
     known = {f.name for f in dataclasses.fields(Job)}
     values = {key: value for key, value in row.items() if key in known}
     values["state"] = JobState(values["state"])
+    values["steps"] = tuple(values.get("steps", ()))
     if values.get("error"):
         values["error"] = ErrorView(**values["error"])
     return Job(**values)

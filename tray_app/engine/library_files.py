@@ -20,7 +20,8 @@ from .values import FolderState
 SKIPPED_FOLDERS = frozenset(
     {".git", ".Trash", "$RECYCLE.BIN", "System Volume Information", "lost+found", ".snapshots"}
 )
-SKIPPED_STARTS = (".Trash-", ".importing-")  # the latter: half imported (downloads/imports.py)
+# Half imported (downloads/imports.py), half converted (convert/record.py).
+SKIPPED_STARTS = (".Trash-", ".importing-", ".making-")
 MAX_DEPTH = 24
 
 

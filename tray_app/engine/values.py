@@ -227,6 +227,8 @@ class Job:
     finished_at: float | None = None
     log_name: str | None = None  # for read_log
     error: ErrorView | None = None
+    steps: tuple[str, ...] = ()  # what it goes through, in words, where it is known beforehand
+    step_number: int = 0  # of `steps`, the one that runs; all of them when it is done
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,26 +6,35 @@ are those of llama.cpp's `requirements-convert_hf_to_gguf.txt` (b11434), torch f
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tray_app.engine.errors import ConversionFailed, NotEnoughDisk
+from tray_app.engine.errors import BadRequest, ConversionFailed, EngineError, NotEnoughDisk
 from tray_app.engine.jobs import JobContext
 from tray_app.engine.process import ChildProcess, ChildRegistry, LaunchSpec
 
-# 1.4 GB when installed (measured with torch 2.13.0+cpu); pip unpacks and caches beside it.
-INSTALLED_BYTES = 1_500_000_000
-NEEDED_BYTES = 3_000_000_000
+from .values import ConverterStatus
+
+# Measured with torch 2.13.0+cpu: what it has in the end, and at most with pip's downloads.
+INSTALLED_BYTES = 1_250_000_000
+NEEDED_BYTES = 2_000_000_000
+LOOK_S = 2.0  # between two looks at how much is there: a walk takes 0.3 s at last
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 POLL_S = 0.1
 LEAST, MOST = (3, 10), (3, 14)  # versions of Python that these packages have wheels for
+NO_PYTHON = "There is no Python 3.10 to 3.13 on this computer to make the converter with."
+INSTALL_PYTHON = "Install Python 3.12 from python.org, or `apt-get install python3-venv`."
 PINS = (
     "numpy~=2.2.6",
     "transformers==4.57.6",
@@ -33,6 +42,7 @@ PINS = (
     "protobuf>=4.21.0,<5.0.0",
 )
 TORCH = "2.13.0"
+WORKS = "import numpy, sentencepiece, torch, transformers"  # a package may be broken
 _CANDIDATES = ("python3.12", "python3.11", "python3.13", "python3.10", "python3", "python")
 
 
@@ -51,7 +61,7 @@ def pins(platform: str = sys.platform) -> tuple[str, ...]:
 
 
 class Environment:
-    """One environment of one home; thread-safe as far as its jobs take turns."""
+    """One environment of one home. From any thread: who uses it holds it."""
 
     def __init__(
         self,
@@ -63,6 +73,7 @@ class Environment:
         self.folder = folder
         self._registry = registry
         self._environ = environ
+        self._turn = threading.Lock()
 
     @property
     def python(self) -> Path:
@@ -74,34 +85,57 @@ class Environment:
         """Whether it is whole: made by these pins, to the end."""
         return self._seal.is_file() and self.python.exists()
 
-    def size_bytes(self) -> int:
-        """What it takes on the disk. Blocks for a walk through 20,000 files (0.3 s)."""
+    def status(self) -> ConverterStatus:
+        """As faces show it. Blocks for a walk through 20,000 files (0.3 s)."""
+        if self.ready():
+            version = _pyvenv_version(self._place)
+            return ConverterStatus(True, False, self._size_bytes(), INSTALLED_BYTES, version)
+        installing = self._turn.locked()
+        size = 0 if not self.folder.exists() else self._size_bytes()
+        maker = find_interpreter(self._environ)
+        version = f"{maker.version[0]}.{maker.version[1]}" if maker else None
+        told = ("", "") if maker else (NO_PYTHON, INSTALL_PYTHON)
+        return ConverterStatus(False, installing, size, INSTALLED_BYTES, version, *told)
+
+    def remove(self) -> None:
+        """Delete it; it is made again when it is needed. Raises BadRequest, OSError."""
+        if not self._turn.acquire(blocking=False):
+            raise BadRequest("The converter is being installed or used.", "Cancel that first.")
+        try:
+            if self.folder.exists():
+                shutil.rmtree(self.folder)
+        finally:
+            self._turn.release()
+
+    @contextlib.contextmanager
+    def held(self, context: JobContext, repair: bool = False) -> Iterator[Path]:
+        """Its interpreter, made if need be, which nobody removes meanwhile.
+
+        Blocks for minutes where it has to be made (74 s on a fast line). `repair` makes it anew.
+        Raises ConversionFailed, NotEnoughDisk, Cancelled, OSError.
+        """
+        while not self._turn.acquire(timeout=POLL_S):
+            context.check()
+        try:
+            yield self._made(context, repair)
+        finally:
+            self._turn.release()
+
+    def _size_bytes(self) -> int:
         found = 0
         for root, _, names in os.walk(self.folder):
             for name in names:
-                path = os.path.join(root, name)
-                if not os.path.islink(path):
-                    found += os.path.getsize(path)
+                with contextlib.suppress(OSError):  # pip moves files about
+                    status = os.lstat(os.path.join(root, name))
+                    found += status.st_size if stat.S_ISREG(status.st_mode) else 0
         return found
 
-    def remove(self) -> None:
-        """Delete it; it is made again when it is needed. Raises OSError."""
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
-
-    def make(self, context: JobContext) -> Path:
-        """Its interpreter, made if need be. Blocks for minutes (74 s on a fast line).
-
-        Raises ConversionFailed, NotEnoughDisk, Cancelled, OSError.
-        """
-        if self.ready():
+    def _made(self, context: JobContext, repair: bool) -> Path:
+        if self.ready() and not repair:
             return self.python
         maker = find_interpreter(self._environ)
         if maker is None:
-            raise ConversionFailed(
-                "There is no Python 3.10 to 3.13 on this computer to make the converter with.",
-                "Install Python 3.12 from python.org, or `apt-get install python3-venv`.",
-            )
+            raise ConversionFailed(NO_PYTHON, INSTALL_PYTHON)
         self.folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(self.folder).free
         if free < NEEDED_BYTES:
@@ -139,19 +173,39 @@ class Environment:
     def _install(self, context: JobContext) -> None:
         words = (str(self.python), "-m", "pip", "install", "--no-input", "--progress-bar", "off")
         index = () if sys.platform == "darwin" else ("--extra-index-url", CPU_INDEX)
-        seen: list[str] = []
+        step, looked = ["Installing the converter"], [0.0]
 
         def tell(line: str) -> None:
             first, _, rest = line.strip().partition(" ")
-            if first in ("Collecting", "Downloading", "Installing"):
-                seen.append(rest)
-                step = f"{first} {rest.split(' ')[0].rpartition('/')[2][:60]}"
-                context.progress(min(len(seen), 59), 60, "steps", step)
+            if first in ("Collecting", "Downloading"):
+                name = rest.split(" ")[0].rpartition("/")[2]
+                step[0] = f"{first} {name[:60]}"
+            elif first == "Installing":
+                step[0] = "Unpacking the packages"
 
-        self._run((*words, *index, *pins()), "Installing the converter", context, tell)
+        def look() -> None:
+            """pip tells no bytes; what lies in the folder grows with its work."""
+            if time.monotonic() - looked[0] < LOOK_S:
+                return
+            looked[0] = time.monotonic()
+            done = min(self._size_bytes(), INSTALLED_BYTES - 1)
+            context.progress(done, INSTALLED_BYTES, "bytes", step[0])
+
+        # Its downloads go below the home too: one place, one disk, gone afterwards.
+        scratch = self._place / "tmp"
+        scratch.mkdir()
+        more = ("--no-cache-dir", *index, *pins())
+        self._run((*words, *more), "Installing the converter", context, tell, look)
+        shutil.rmtree(scratch, ignore_errors=True)
+        self._run((str(self.python), "-c", WORKS), "Trying the converter", context)
 
     def _run(
-        self, argv: tuple[str, ...], what: str, context: JobContext, on_line: object = None
+        self,
+        argv: tuple[str, ...],
+        what: str,
+        context: JobContext,
+        on_line: Callable[[str], object] = lambda line: None,
+        on_poll: Callable[[], object] = lambda: None,
     ) -> None:
         context.progress(0, None, "steps", what)
         lines: list[str] = []
@@ -159,20 +213,37 @@ class Environment:
         def read(line: str) -> None:
             lines.append(line.strip()[:300])
             del lines[:-20]
-            if callable(on_line):
-                on_line(line)
+            on_line(line)
 
         # Nothing of the app's own Python may shine through.
         env = {"PYTHONNOUSERSITE": "1", "PYTHONPATH": "", "PYTHONHOME": ""}
+        env |= dict.fromkeys(("TMPDIR", "TMP", "TEMP"), str(self._place / "tmp"))
         spec = LaunchSpec(argv, env=env, log_path=context.log_path)
         with ChildProcess(
             spec, on_line=read, registry=self._registry, kind="convert", marker=str(self._place)
         ) as child:
             while (status := child.wait(POLL_S)) is None:
                 context.check()
+                on_poll()
         if status != 0:
-            why = next((line for line in reversed(lines) if "rror" in line), "see the log")
-            raise ConversionFailed(f"{what} failed: {why}", "Check the connection, then retry.")
+            raise _failure(what, lines)
+
+
+def _failure(what: str, lines: list[str]) -> EngineError:
+    if any("No space left" in line for line in lines):
+        return NotEnoughDisk("The disk filled up.", "Free some space, then retry.")
+    why = next((line for line in reversed(lines) if "rror" in line), "see the log")
+    return ConversionFailed(f"{what} failed: {why}", "Check the connection, then retry.")
+
+
+def _pyvenv_version(place: Path) -> str | None:
+    """The Python that an environment was made with ("3.11")."""
+    with contextlib.suppress(OSError):
+        for line in (place / "pyvenv.cfg").read_text(encoding="utf-8").splitlines():
+            key, _, value = line.partition("=")
+            if key.strip() == "version":
+                return ".".join(value.strip().split(".")[:2])
+    return None
 
 
 def find_interpreter(environ: Mapping[str, str] = os.environ) -> Interpreter | None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import secrets
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -21,9 +23,11 @@ from tray_app.engine.errors import (
 )
 from tray_app.engine.jobs import JobContext
 from tray_app.engine.process import ChildProcess, LaunchSpec, exit_text
-from tray_app.engine.runtime.proof_load import try_load
+from tray_app.engine.runtime.proof_load import Trial, Tried, try_load
 from tray_app.engine.runtime.shelf import tool_of
-from tray_app.engine.values import Model, ModelKind, Runtime
+from tray_app.engine.values import Model, Runtime
+
+from .rates import Rates
 
 if TYPE_CHECKING:
     from tray_app.engine.core import Engine
@@ -33,6 +37,11 @@ TRIAL = "check-"  # folders with links to what is tried
 LOAD_S = 600.0  # a model of 100 GB on a slow disk
 DISK_MARGIN_BYTES = 256 << 20
 _FAULT = re.compile(r"(?:\berror\b|failed to|No space left)", re.IGNORECASE)
+
+
+def threads() -> int:
+    """Half of the cores: answers and the desktop go on meanwhile."""
+    return max(1, (os.cpu_count() or 2) // 2)
 
 
 def clear_left(run: Path) -> None:
@@ -46,16 +55,33 @@ class Making:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.rates = Rates(engine.db)
+        self._turn = threading.Lock()
+
+    @contextlib.contextmanager
+    def turn(self, context: JobContext) -> Iterator[None]:
+        """One at a time: each of these tools takes much of the machine. Raises Cancelled."""
+        while not self._turn.acquire(timeout=POLL_S):
+            context.check()
+            context.progress(0, None, "steps", "Waiting for another conversion to end")
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     def tool(self, name: str) -> tuple[Runtime, Path]:
         """The active runtime and one of its tools. Raises RuntimeMissing."""
         runtime = self.engine.runtime.require(None)
+        return runtime, self.tool_of(runtime, name)
+
+    def tool_of(self, runtime: Runtime, name: str) -> Path:
+        """A tool of a runtime. Raises RuntimeMissing."""
         tool = tool_of(runtime, name)
         if tool is None:
             raise RuntimeMissing(
                 f"{runtime.id} has no {name}.", "Install or build another llama.cpp."
             )
-        return runtime, tool
+        return tool
 
     def folder_for(self, model: Model) -> Path:
         """Beside a model of the home's own folder, else in a folder of its name there."""
@@ -118,11 +144,20 @@ class Making:
             raise _failure(what, status, faults)
 
     def prove(
-        self, made: Path, tensors: int | None, model: Model, runtime: Runtime, context: JobContext
+        self,
+        made: Path,
+        runtime: Runtime,
+        context: JobContext,
+        *,
+        tensors: int | None = None,
+        embedding: bool = False,
+        projector: Path | None = None,
+        adapters: tuple[Path, ...] = (),
     ) -> None:
         """Nothing enters the library that is not whole, loads and answers.
 
-        `tensors` is how many there have to be. Blocks for a load. Raises ConversionFailed.
+        `tensors` is how many there have to be. With `projector` and `adapters` it is loaded
+        together with these. Blocks for a load. Raises ConversionFailed.
         """
         context.progress(0, None, "steps", f"Checking {made.name}: its header, a load, an answer")
         try:
@@ -134,13 +169,38 @@ class Making:
                 f"{made.name} has {header.tensor_count} of {tensors} tensors.",
                 "The job's log has the details.",
             )
+        tried = self._try(made, runtime, context, embedding, projector, adapters)
+        if tried.load_s is None or not tried.worked:
+            why = "it gave no answer"
+            if tried.fault:
+                why = tried.fault.message
+            elif tried.answer and not tried.worked:
+                why = f"it answered {tried.answer[:200]!r}"
+            raise ConversionFailed(
+                f"{made.name} does not work: {why}", "The job's log has the details."
+            )
+
+    def _try(
+        self,
+        made: Path,
+        runtime: Runtime,
+        context: JobContext,
+        embedding: bool,
+        projector: Path | None,
+        adapters: tuple[Path, ...],
+    ) -> Tried:
         # The socket of the trial lies beside the model, and its path has to be short.
         folder = self.engine.home.run / f"{TRIAL}{secrets.token_hex(4)}"
         folder.mkdir(mode=0o700)
+        more = ("--mmproj", str(projector)) if projector else ()
+        for number, path in enumerate(adapters):  # llama-server splits `--lora` at commas
+            link = folder / f"adapter-{number}.gguf"
+            link.symlink_to(path)
+            more = (*more, "--lora", str(link))
         try:
-            for path in made.parent.iterdir():  # all shards, under the names that belong together
+            for path in _parts(made):  # all shards, under the names that belong together
                 (folder / path.name).symlink_to(path)
-            tried = try_load(
+            return try_load(
                 runtime.server_path,
                 folder / made.name,
                 0,
@@ -148,15 +208,20 @@ class Making:
                 self.engine.registry,
                 context.check,
                 context.log_path,
+                Trial(embedding, more),
             )
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        embedding = model.kind is ModelKind.EMBEDDING  # it loads, and completes nothing
-        if tried.load_s is None or not (tried.answer or embedding):
-            why = tried.fault.message if tried.fault else "it gave no answer"
-            raise ConversionFailed(
-                f"{made.name} does not work: {why}", "The job's log has the details."
-            )
+
+
+def _parts(made: Path) -> list[Path]:
+    """The file, or all shards of its model."""
+    name = naming.parse_file_name(made.name)
+    if name.shard_count == 1:
+        return [made]
+    found = ((path, naming.parse_file_name(path.name)) for path in made.parent.iterdir())
+    key = (name.whole_stem, name.shard_count)
+    return [path for path, each in found if (each.whole_stem, each.shard_count) == key]
 
 
 def _failure(what: str, status: int, faults: list[str]) -> EngineError:

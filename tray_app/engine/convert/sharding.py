@@ -10,7 +10,7 @@ from tray_app.engine import naming, routes
 from tray_app.engine.downloads.values import safe_name
 from tray_app.engine.errors import BadRequest, ConversionFailed
 from tray_app.engine.jobs import JobContext
-from tray_app.engine.values import Job, Model, Runtime
+from tray_app.engine.values import Job, Model, ModelKind, Runtime
 
 from .making import Making
 
@@ -69,7 +69,7 @@ class Sharding:
         model, runtime = self._model(name), self._engine.runtime.require(None)
 
         def work(context: JobContext) -> None:
-            self._making.prove(model.path, None, model, runtime, context)
+            self._prove(model.path, model, runtime, context)
 
         log_path = self._engine.home.logs / "shards.log"
         return self._engine.jobs.submit(VERIFY, f"Checking {model.name[:80]}", work, log_path)
@@ -90,7 +90,7 @@ class Sharding:
             clash = next((path.name for path in shards if (folder / path.name).exists()), None)
             if clash is not None:
                 raise BadRequest(f"{clash} is there.", "Delete it first.")
-            making.prove(shards[0], None, model, runtime, context)
+            self._prove(shards[0], model, runtime, context)
             folder.mkdir(parents=True, exist_ok=True)
             for path in reversed(shards):  # with the first one the model is whole
                 os.replace(path, folder / path.name)
@@ -104,7 +104,7 @@ class Sharding:
             made = staging / target.name
             words = (str(tool), "--merge", str(model.path), str(made))
             self._run(words, staging, model, "Merging", context)
-            self._making.prove(made, None, model, runtime, context)
+            self._prove(made, model, runtime, context)
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(made, target)
         self._engine.library.rescan()
@@ -119,6 +119,10 @@ class Sharding:
             context.progress(min(done, model.size_bytes), model.size_bytes, "bytes", what)
 
         self._making.run(words, staging, what, context, on_poll=look)
+
+    def _prove(self, made: Path, model: Model, runtime: Runtime, context: JobContext) -> None:
+        embedding = model.kind is ModelKind.EMBEDDING
+        self._making.prove(made, runtime, context, embedding=embedding)
 
     def _merged(self, model: Model) -> Path:
         name = naming.parse_file_name(model.path.name)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from urllib.parse import quote, unquote, urlencode
 
 from tray_app.engine import naming
-from tray_app.engine.errors import BadRequest, DownloadFailed
+from tray_app.engine.errors import BadRequest, DownloadFailed, NeedsConversion
 
 from . import hub_files
 from .hub_files import HubFile, Variant
@@ -52,7 +52,7 @@ class _Repo:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A repository at one commit, with its GGUF files by path."""
+    """A repository at one commit, with files of it by path."""
 
     id: str  # "org/repo"; its name now, if it was renamed
     commit: str
@@ -140,14 +140,23 @@ class HuggingFace:
         wanted = Wanted(listing.id, listing.commit, file.path)
         return self._remote(wanted, file.size_bytes, file.sha256)
 
+    def everything(self, ref: Reference) -> Listing:
+        """As `listing`, with all files and without asking for a GGUF. Raises as `plan`."""
+        repo = self._repo(ref.name, ref.revision)
+        files = tuple(self._tree(repo, ref.folder))
+        return Listing(repo.id, repo.commit, repo.gated, repo.license, self._page(repo.id), files)
+
     def readme(self, name: str, most_bytes: int) -> tuple[bytes, bool]:
         """(its README.md up to `most_bytes`, whether there is more). Blocks and raises as `plan`;
         NotFound too where there is none.
         """
         repo = self._repo(name, None)
-        path = _resolve(repo.id, repo.commit, "README.md")
-        wanted = Wanted(repo.id, repo.commit, "README.md")
-        return self._hub.get_text(path, wanted, most_bytes)
+        return self.text(repo.id, repo.commit, "README.md", most_bytes)
+
+    def text(self, repo: str, commit: str, path: str, most_bytes: int) -> tuple[bytes, bool]:
+        """(a small file up to `most_bytes`, whether there is more). Raises as `readme`."""
+        wanted = Wanted(repo, commit, path)
+        return self._hub.get_text(_resolve(repo, commit, path), wanted, most_bytes)
 
     def page(self, name: str) -> str:
         """The address of "org/repo" for people. Asks nobody."""
@@ -265,10 +274,11 @@ class HuggingFace:
         look = f"Look for one of its GGUF conversions: {search}&library=gguf."
         if weights:
             size = sum(file.size_bytes or 0 for file in weights)
-            return BadRequest(
-                f"{where} holds original weights ({len(weights)} files, {size / 1e9:.1f} GB):"
-                " conversion is not offered yet.",
-                look,
+            return NeedsConversion(
+                f"{where} holds original weights ({len(weights)} files, {size / 1e9:.1f} GB) and"
+                " no GGUF.",
+                f"Convert it: on the Convert page, or `llama-wrangler convert {repo.id}`. Or look"
+                f" for a GGUF of it: {search}&library=gguf.",
             )
         return BadRequest(f"{where} holds no model that llama.cpp can load.", look)
 

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tray_app.engine.child_registry import ChildRegistry
 from tray_app.engine.errors import ErrorView
@@ -28,7 +29,14 @@ CRASH_S = 5.0  # from a lost connection to the end of the process: it may write 
 REQUEST_S = 1.0  # one look at /health
 STOP_GRACE_S = 2.0  # an idle llama-server ends within 0.1 s
 MAX_LINES = 2000  # a load with all details has 200
-MAX_ANSWER_BYTES = 64 * 1024
+MAX_ANSWER_BYTES = 512 * 1024  # a vector of 8192 numbers has 170 KB
+_QUESTION: dict[str, Any] = {
+    "prompt": PROMPT,
+    "n_predict": len(ANSWER),
+    "temperature": 0.0,
+    "cache_prompt": False,
+    "n_probs": 1,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +48,15 @@ class Tried:
     answer: str | None = None
     fault: ErrorView | None = None  # it ended by itself
     timed_out: bool = False
+    worked: bool = False  # the answer is one: at least a token, or a vector of plain numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """How a model is to be tried, where it is not the smallest question to the model alone."""
+
+    embedding: bool = False  # it is asked for a vector
+    more: tuple[str, ...] = ()  # arguments for the server: `--mmproj`, `--lora`
 
 
 def try_load(
@@ -50,6 +67,7 @@ def try_load(
     registry: ChildRegistry | None,
     check: Callable[[], None],
     log_path: Path | None,
+    trial: Trial = Trial(),
 ) -> Tried:
     """Start `server` with `model`, wait until it is ready, and let it answer.
 
@@ -59,14 +77,17 @@ def try_load(
     """
     lines: deque[str] = deque(maxlen=MAX_LINES)
     endpoint = free_endpoint(model.parent)
-    spec = LaunchSpec(_arguments(server, model, gpu_layers, endpoint), log_path=log_path)
+    words = (*_arguments(server, model, gpu_layers, endpoint), *trial.more)
+    if trial.embedding:
+        words = (*words, "--embedding")
+    spec = LaunchSpec(words, log_path=log_path)
     started = time.monotonic()
     with ChildProcess(
         spec, on_line=lines.append, registry=registry, kind="proof", marker=endpoint.marker
     ) as child:
         watch = _Watch(child, deadline, check)
         try:
-            load_s, answer = _converse(child, endpoint, started)
+            load_s, answer, worked = _converse(child, endpoint, started, trial)
         finally:
             watch.end()
         returncode = child.poll() if answer is not None else child.wait(CRASH_S)
@@ -76,7 +97,7 @@ def try_load(
     # A child that is there but answers nothing of use is judged by its (missing) answer.
     ended = returncode is not None and not timed_out and answer is None
     fault = read_fault(tuple(lines), returncode).error if ended else None
-    return Tried(tuple(lines), load_s, answer, fault, timed_out)
+    return Tried(tuple(lines), load_s, answer, fault, timed_out, worked)
 
 
 def _arguments(server: Path, model: Path, gpu_layers: int, endpoint: Endpoint) -> tuple[str, ...]:
@@ -120,26 +141,43 @@ class _Watch:
 
 
 def _converse(
-    child: ChildProcess, endpoint: Endpoint, started: float
-) -> tuple[float | None, str | None]:
-    """(seconds until it was ready, its answer); None for what did not come to be."""
+    child: ChildProcess, endpoint: Endpoint, started: float, trial: Trial
+) -> tuple[float | None, str | None, bool]:
+    """(seconds until it was ready, its answer, whether it is one); None for what did not come."""
     while child.poll() is None:
         status, _ = _ask(endpoint, "GET", "/health", None, REQUEST_S)
         if status == 200:
             break
         child.wait(POLL_S)
     else:
-        return None, None
+        return None, None, False
     load_s = time.monotonic() - started
-    wish = {"prompt": PROMPT, "n_predict": len(ANSWER), "temperature": 0.0, "cache_prompt": False}
+    path, wish = "/completion", _QUESTION
+    if trial.embedding:
+        path, wish = "/embedding", {"content": PROMPT}
     # No limit of its own: the watch ends the child, and that ends the connection.
-    status, body = _ask(endpoint, "POST", "/completion", json.dumps(wish), None)
+    status, body = _ask(endpoint, "POST", path, json.dumps(wish), None)
     if status is None:
-        return load_s, None
+        return load_s, None, False
     try:
-        return load_s, str(json.loads(body)["content"])
-    except (ValueError, KeyError, TypeError):
-        return load_s, f"HTTP {status}: {body[:200].decode('utf-8', 'replace')}"
+        answer = _vector(json.loads(body)) if trial.embedding else _words(json.loads(body))
+    except (ValueError, KeyError, TypeError, IndexError):
+        return load_s, f"HTTP {status}: {body[:200].decode('utf-8', 'replace')}", False
+    return load_s, *answer
+
+
+def _words(answer: Any) -> tuple[str, bool]:
+    """What it wrote; a model whose numbers are NaN writes too, with a log probability of null."""
+    told = answer.get("completion_probabilities") or [{}]
+    probability = told[0].get("logprob", 0.0)
+    return str(answer["content"]), answer.get("tokens_predicted", 1) > 0 and probability is not None
+
+
+def _vector(answer: Any) -> tuple[str, bool]:
+    """The vector of `/embedding`: one, or one for each token where the model does not pool."""
+    numbers = answer[0]["embedding"][0]
+    good = numbers and all(isinstance(x, int | float) for x in numbers) and any(numbers)
+    return f"A vector of {len(numbers)} numbers.", bool(good)
 
 
 def _ask(
