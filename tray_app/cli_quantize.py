@@ -107,11 +107,12 @@ def _job(options: argparse.Namespace, command: str, args: Json) -> int:
     elif status == 0:
         text.say(f"{job['title']}: done, loaded and answering.")
         if job["kind"] == "quantize_model" and options.perplexity:
-            _tell_quality(client, types=options.types)
+            tell_quality(client, options.types)
     return status
 
 
-def _tell_quality(client: Client, types: list[str]) -> None:
+def tell_quality(client: Client, types: list[str]) -> None:
+    """Say what `--perplexity` found."""
     wished = {label.upper() for label in types}
     for model in settled(client)["models"]:
         if (model["quantization"] or "").upper() not in wished:

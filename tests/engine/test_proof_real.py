@@ -19,6 +19,7 @@ from tray_app.engine.process import ChildProcess, LaunchSpec
 from tray_app.engine.runtime import proof as proof_module
 from tray_app.engine.runtime import proof_load, proof_model
 from tray_app.engine.runtime.proof import Proofs, prove
+from tray_app.engine.runtime.proof_load import Trial
 from tray_app.engine.runtime.proof_model import LAYERS, write_proof_model
 from tray_app.engine.state import StateDb
 

@@ -35,7 +35,7 @@ class ConvertCommands:
         base: str = "",
     ) -> dict[str, str]:
         """Start making models of original weights: fetch, convert, check, quantize."""
-        options = Options(imatrix, tuple(overrides or ()), measure)
+        options = Options(imatrix, tuple(map(str, overrides or ())), measure)
         wish = Wish(
             source, output, tuple(types or ()), name, keep_full, keep_originals, options, base
         )
@@ -75,7 +75,7 @@ class ConvertCommands:
         measure: bool = False,
     ) -> dict[str, str]:
         """Start making a model into other quantizations."""
-        options = Options(imatrix, tuple(overrides or ()), measure)
+        options = Options(imatrix, tuple(map(str, overrides or ())), measure)
         return {"job_id": self._convert.quantizing.start(model_id, types, options).id}
 
     def model_quality(self, model_id: str) -> Quality | None:

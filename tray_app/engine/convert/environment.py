@@ -194,8 +194,12 @@ class Environment:
         # Its downloads go below the home too: one place, one disk, gone afterwards.
         scratch = self._place / "tmp"
         scratch.mkdir()
-        more = ("--no-cache-dir", *index, *pins())
-        self._run((*words, *more), "Installing the converter", context, tell, look)
+        # Torch alone is asked of that index: where it cannot be reached, pip asks five times over
+        # for each package. What torch needs comes with the others.
+        torch, *_ = packages = pins()
+        what = "Installing the converter"
+        self._run((*words, "--no-cache-dir", "--no-deps", *index, torch), what, context, tell, look)
+        self._run((*words, "--no-cache-dir", *packages), what, context, tell, look)
         shutil.rmtree(scratch, ignore_errors=True)
         self._run((str(self.python), "-c", WORKS), "Trying the converter", context)
 

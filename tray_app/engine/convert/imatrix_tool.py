@@ -51,9 +51,9 @@ def text_of(wish: str) -> Path | None:
 
 
 def name_of(stem: str, text: Path) -> str:
-    """How a matrix of a model is called: by its text too. The library leaves it out."""
+    """How a matrix of a model is called: by its text too, and so that no scan takes it up."""
     digest = hashlib.sha256(text.read_bytes()).hexdigest()[:8]
-    return f"{stem}.{digest}.imatrix.gguf"
+    return f"{stem}.{digest}.imatrix"
 
 
 def compute(

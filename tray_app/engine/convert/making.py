@@ -36,7 +36,16 @@ POLL_S = 0.1
 TRIAL = "check-"  # folders with links to what is tried
 LOAD_S = 600.0  # a model of 100 GB on a slow disk
 DISK_MARGIN_BYTES = 256 << 20
-_FAULT = re.compile(r"(?:\berror\b|failed to|No space left)", re.IGNORECASE)
+_FAULT = re.compile(
+    r"(?:\berror\b|^\w+(?:Error|Exception)\b|failed to|No space left)", re.IGNORECASE
+)
+# What stands in a tool's words, and what helps.
+_REMEDIES = {
+    "importance matrix": "It needs an importance matrix; choose another type, or have one made.",
+    "pre-tokenizer was not recognized": "This llama.cpp does not know its tokenizer; a newer may.",
+    "is not supported": "A newer llama.cpp may convert it: see the Runtimes page.",
+    "MemoryError": "Close other programs: it needs more memory than there is.",
+}
 
 
 def threads() -> int:
@@ -228,9 +237,6 @@ def _failure(what: str, status: int, faults: list[str]) -> EngineError:
     if any("No space left" in fault for fault in faults):
         return NotEnoughDisk("The disk filled up.", "Free some space, then retry.")
     why = faults[-1] if faults else exit_text(status)
-    remedy = (
-        "It needs an importance matrix; choose another type."
-        if any("importance matrix" in fault for fault in faults)
-        else "The job's log has the details."
-    )
+    told = (remedy for part, remedy in _REMEDIES.items() if any(part in each for each in faults))
+    remedy = next(told, "The job's log has the details.")
     return ConversionFailed(f"{what} failed: {why}", remedy)

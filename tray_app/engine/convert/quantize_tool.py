@@ -25,6 +25,7 @@ _MODEL_SIZE = re.compile(r"^([\d.]+)G\b.*@\s*(\S+)\s*$")
 _SIZE = re.compile(r"quant size\s*=\s*([\d.]+) MiB")
 _FALLBACK = re.compile(r"(\d+) of \d+ tensor\(s\) required fallback")
 _TENSOR = re.compile(r"^\[\s*(\d+)/\s*(\d+)\]")
+_FAULT = re.compile(r"invalid|error|failed to", re.IGNORECASE)
 _OVERRIDE = re.compile(r"([A-Za-z0-9_.\[\](){}|*+?^$\\-]{1,120})=([A-Za-z][A-Za-z0-9_]{1,15})")
 _OWN_OPTIONS = {"token_embd": "--token-embedding-type", "output": "--output-tensor-type"}
 
@@ -99,7 +100,8 @@ def foresee(tool: Path, model: Path, label: str, options: tuple[str, ...] = ()) 
     words = ("--allow-requantize", *options, "--dry-run", str(model), label)
     text = _tolerant(tool, words, DRY_RUN_S)
     size, fallback = _SIZE.search(text), _FALLBACK.search(text)
-    faults = [line for line in text.splitlines() if re.search(r"(?i)invalid|error|failed to", line)]
+    faults = [line for line in text.splitlines() if _FAULT.search(line)]
+    faults.sort(key=lambda line: "imatrix" not in line)  # a bad matrix is told by two lines
     return Foreseen(
         round(float(size[1]) * MIB) if size else None,
         int(fallback[1]) if fallback else 0,

@@ -80,6 +80,11 @@ class Quantizer:
     def foresee(self, label: str) -> quantize_tool.Foreseen:
         """What a type would come to. Raises BadRequest for options that the tool refuses."""
         seen = quantize_tool.foresee(self._tool, self.source.path, label, self.words())
+        if "imatrix" in seen.problem and self._matrix is not None:
+            raise BadRequest(
+                f"{self._matrix.name} is no importance matrix that llama-quantize can read.",
+                "Have one computed, or name a text to compute it from.",
+            )
         if seen.problem:
             raise BadRequest(f"llama-quantize refuses: {seen.problem}", "Change the overrides.")
         return seen

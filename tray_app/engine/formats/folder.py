@@ -183,5 +183,6 @@ def context_of(config: dict[str, Any]) -> int | None:
 
 
 def sees(config: dict[str, Any]) -> bool:
-    """Whether there is a part for pictures."""
-    return any(isinstance(config.get(key), dict) for key in ("vision_config", "visual"))
+    """Whether there is a part for pictures, or for sound: either needs a projector."""
+    parts = ("vision_config", "visual", "audio_config")
+    return any(isinstance(config.get(key), dict) for key in parts)
