@@ -64,7 +64,7 @@ class Quantizer:
             if self._text is not None:
                 name = imatrix_tool.name_of(source.stem, self._text)
                 self._matrix = source.folder / name
-        self._measured: float | None = None
+        self._measured: dict[int, float] | None = None
 
     @property
     def computes(self) -> bool:
@@ -153,7 +153,7 @@ class Quantizer:
         with self._making.staging() as staging:
             scratch = staging / "measured.gguf"
 
-            def ask(path: Path, what: str) -> float:
+            def ask(path: Path, what: str) -> dict[int, float]:
                 making = self._making
                 return imatrix_tool.perplexity(making, tool, path, scratch, what, context)
 
@@ -161,7 +161,8 @@ class Quantizer:
             if self._measured is None:
                 self._measured = ask(self.source.path, f"Perplexity of {name}")
             found = ask(self.place(label), f"Perplexity of {label}")
-        note_quality(self.place(label), Measured(found, self._measured, name))
+        own, reference = imatrix_tool.at_same_chunk(found, self._measured)
+        note_quality(self.place(label), Measured(own, reference, name))
 
     # -- inside
 
