@@ -129,7 +129,8 @@ def test_original_weights_say_what_to_look_for(engine: Engine, hub: HubServer) -
     assert failed.state == "failed"
     assert failed.error is not None
     assert "original weights" in failed.error.message
-    assert "GGUF conversions" in failed.error.remedy
+    assert failed.error.code == "needs_conversion"
+    assert "llama-wrangler convert org/original" in failed.error.remedy
 
 
 def test_a_plain_address_that_leads_to_a_page_leaves_nothing(

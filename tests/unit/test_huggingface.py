@@ -388,7 +388,7 @@ def test_original_weights_are_named_as_such(server: HubServer, asker: Asker) -> 
     files = {f"model-0000{n}-of-00002.safetensors": Listed(8 * GB) for n in (1, 2)}
     server.put("herders/Llama-8B", {**files, "config.json": b"{}", "old.bin": Listed(GB)})
     said = asker.refused("herders/Llama-8B")
-    assert "original weights (2 files, 16.0 GB): conversion is not offered yet." in said
+    assert "original weights (2 files, 16.0 GB) and no GGUF." in said
     assert "search=Llama-8B&library=gguf" in said
     server.put("herders/words", {"README.md": b"# Words"})
     assert "no model that llama.cpp can load" in asker.refused("herders/words")

@@ -15,7 +15,7 @@ import pytest
 
 from tests.gguf_maker import make_gguf
 from tests.unit.engine_kit import running_engine, wait_until
-from tray_app import cli_convert
+from tray_app import cli_quantize
 from tray_app.engine.convert import making, quantize_tool
 from tray_app.engine.core import Engine
 from tray_app.engine.errors import BadRequest, EngineError, RuntimeMissing
@@ -62,7 +62,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
     runtime = Runtime("b1-cpu", 1, "cpu", folder / "llama-server", "built", "")
     make_gguf(tmp_path / "home" / "models" / "herd" / "Woolly" / "Woolly.F32.gguf")
-    monkeypatch.setattr(making, "try_load", lambda *_: Tried((), 0.1, "d"))
+    monkeypatch.setattr(making, "try_load", lambda *_: Tried((), 0.1, "d", worked=True))
     with running_engine(tmp_path / "home") as engine:
         monkeypatch.setattr(engine.runtime, "require", lambda _: runtime)
         wait_until(lambda: engine.snapshot().models and engine.snapshot().models[0].details_known)
@@ -97,7 +97,8 @@ def test_types_and_sizes_are_the_tools_own(engine: Engine) -> None:
 def test_a_result_is_a_model_of_the_library(engine: Engine) -> None:
     assert job(engine, "Q4_K_M").state == "done"
     wait_until(lambda: len(engine.snapshot().models) == 2)
-    assert left(engine) == ["Woolly.F32.gguf", "Woolly.Q4_K_M.gguf"]
+    note = "Woolly.Q4_K_M.gguf.origin.json"
+    assert left(engine) == ["Woolly.F32.gguf", "Woolly.Q4_K_M.gguf", note]
     found = engine.call("quantize_targets", {"model_id": model_id(engine)})
     assert [each.label for each in found.targets if each.model_id] == ["Q4_K_M"]
     with pytest.raises(BadRequest, match="is there"):
@@ -117,6 +118,7 @@ def test_a_tool_that_fails_leaves_nothing(engine: Engine) -> None:
     [
         (Tried((), None, None), "no answer"),
         (Tried((), 0.1, ""), "no answer"),
+        (Tried((), 0.1, "HTTP 500: no logits"), "HTTP 500"),
         (Tried((), 0.1, None, timed_out=True), "no answer"),
     ],
 )
@@ -187,13 +189,13 @@ def test_a_tool_that_is_none_is_told(tmp_path: Path) -> None:
     ("word", "size"), [("500M", 500_000_000), ("4g", 4 * 10**9), ("1GB", 10**9)]
 )
 def test_a_shard_size_is_read(word: str, size: int) -> None:
-    assert cli_convert.shard_size(word) == size
+    assert cli_quantize.shard_size(word) == size
 
 
 @pytest.mark.parametrize("word", ["", "0M", "4", "G", "-1G", "4T", "1.5G"])
 def test_a_size_that_is_none_is_refused(word: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
-        cli_convert.shard_size(word)
+        cli_quantize.shard_size(word)
 
 
 def test_what_a_killed_engine_left_of_a_trial_is_removed(tmp_path: Path) -> None:
