@@ -41,7 +41,9 @@ ENGINE_COMMANDS = frozenset(
         *("retry_download", "remove_download", "move_download", "pause_downloads"),
         *("resume_downloads", "clear_downloads", "search_models", "repo_details", "model_card"),
         *("suggested_models", "hub_account", "set_hub_token", "import_model", "model_origin"),
-        *("delete_model", "inspect_model", "quantize_targets", "quantize_model"),
+        *("delete_model", "inspect_model", "quantize_targets", "quantize_model", "model_quality"),
+        *("convert_plan", "convert_model", "conversions", "continue_conversion"),
+        *("discard_conversion", "install_converter", "remove_converter"),
     }
 )
 

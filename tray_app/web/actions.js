@@ -136,6 +136,8 @@ export const browse = (site) => natively(() => bridge.native.browse(site));
 export async function chooseFiles() {
   for (const path of (await natively(bridge.native.chooseFiles)) ?? []) await run('import_model', { path }, path);
 }
+/** @returns {Promise<string | null>} the file the user picks in the system's chooser */
+export const pickFile = async () => ((await natively(bridge.native.chooseFiles)) ?? [])[0] ?? null;
 /** @param {string} path */
 export const openPath = (path) => natively(() => bridge.native.openPath(path));
 /** @param {string} url */

@@ -7,6 +7,8 @@
 
 import { html, signal } from './html.js';
 import { addFolder, run, toast } from './actions.js';
+import { look as lookAt } from './convert-state.js';
+import { go } from './router.js';
 import { inWindow } from './store.js';
 import { Icon } from './components/icons.js';
 import { askToPull } from './views/pull-dialog.js';
@@ -28,7 +30,10 @@ async function look(path) {
   const { actions, title, problem, remedy } = result.value;
   if (actions.includes('import')) {
     if (await addFolder(path)) toast('ok', 'The folder was added to the library.');
-  } else toast('bad', problem || title, problem ? remedy : 'It has to be GGUF to be run; converting is not offered yet.');
+  } else if (actions.includes('convert') || actions.includes('convert_lora')) {
+    lookAt(path);
+    go('convert');
+  } else toast('bad', problem || title, remedy);
 }
 
 /** @param {string} path */

@@ -4,6 +4,7 @@
 import { effect, html, render, useEffect, useRef } from './html.js';
 import { bridge } from './actions.js';
 import { restore } from './chat-state.js';
+import { look as lookAt } from './convert-state.js';
 import { REFETCH } from './reduce.js';
 import { go, listen, page, PAGES } from './router.js';
 import { inWindow, link, now, snapshot, takeEvent, takeSnapshot, theme as wanted } from './store.js';
@@ -11,6 +12,7 @@ import { JobStrip, LinkBar, ManualCopy, Notices, Sidebar, Toasts } from './compo
 import { Spinner } from './components/ui.js';
 import { DropVeil } from './drop-veil.js';
 import { ChatView } from './views/chat.js';
+import { ConvertView } from './views/convert.js';
 import { DiscoverView } from './views/discover.js';
 import { DownloadsView } from './views/downloads.js';
 import { ModelsView } from './views/models.js';
@@ -20,7 +22,7 @@ import { ServerView } from './views/server.js';
 import { SettingsView } from './views/settings.js';
 
 const VIEWS = {
-  models: ModelsView, discover: DiscoverView, downloads: DownloadsView, server: ServerView, runtimes: RuntimesView, chat: ChatView,
+  models: ModelsView, discover: DiscoverView, downloads: DownloadsView, convert: ConvertView, server: ServerView, runtimes: RuntimesView, chat: ChatView,
   settings: SettingsView,
 };
 const THEME_KEY = 'llama-wrangler.theme';
@@ -114,7 +116,7 @@ function start() {
   addEventListener('keydown', onKey);
   followTheme();
   restore();
-  listen(askToPull);
+  listen((reference, where) => (where === 'convert' ? lookAt(reference) : askToPull(reference)));
   connect();
   render(html`<${App} />`, root);
 }

@@ -6,7 +6,7 @@
 
 import { signal } from './html.js';
 
-export const PAGES = /** @type {const} */ (['models', 'discover', 'downloads', 'server', 'runtimes', 'chat', 'settings']);
+export const PAGES = /** @type {const} */ (['models', 'discover', 'downloads', 'convert', 'server', 'runtimes', 'chat', 'settings']);
 /** @typedef {typeof PAGES[number]} Page */
 
 /** @param {string} hash @returns {Page} */
@@ -28,14 +28,14 @@ export function go(name, reference = '') {
   location.hash = `#/${pageOf(name)}${reference ? `?reference=${encodeURIComponent(reference)}` : ''}`;
 }
 
-/** @param {(reference: string) => void} ask */
+/** @param {(reference: string, page: Page) => void} ask */
 export function listen(ask) {
   const look = () => {
     const reference = referenceOf(location.hash);
     page.value = pageOf(location.hash);
     if (!reference) return;
     history.replaceState(null, '', `#/${page.value}`);
-    ask(reference);
+    ask(reference, page.value);
   };
   addEventListener('hashchange', look);
   look();

@@ -59,6 +59,8 @@
  * @property {number | null} finished_at
  * @property {string | null} log_name
  * @property {ErrorView | null} error
+ * @property {string[]} steps what it goes through, where that is known beforehand
+ * @property {number} step_number of them, the one that runs
  *
  * @typedef {{path: string, state: 'ok'|'missing'|'unreadable', model_count: number, is_home: boolean}} Folder
  * @typedef {{path: string, reason: string}} LeftOut
@@ -272,8 +274,42 @@
  * @property {string | null} model_id
  *
  * @typedef {{suggestions: Suggestion[], ollama_names: string[], quantizations: Record<string, string>}} Suggested
- * @typedef {{label: string, about: string, size_bytes: number | null, fallbacks: number, needs_imatrix: boolean, model_id: string | null}} Target
+ * @typedef {{label: string, about: string, size_bytes: number | null, bits_per_weight: number | null, fallbacks: number, needs_imatrix: boolean, model_id: string | null}} Target
  * @typedef {{model_id: string, quantization: string | null, size_bytes: number, warning: string, free_bytes: number, targets: Target[]}} Targets
+ * @typedef {{ready: boolean, installing: boolean, size_bytes: number, install_bytes: number, python: string | null, problem: string, remedy: string}} Converter
+ * @typedef {{id: string, title: string, source: string, steps: string[], step_number: number, error: ErrorView | null, size_bytes: number,
+ *   updated_at: number, job_id: string | null}} Unfinished
+ * @typedef {{unfinished: Unfinished[], converter: Converter}} Conversions
+ * @typedef {{sentence: string, perplexity: number, reference_perplexity: number, reference: string}} Quality
+ *
+ * @typedef {object} ConvertPlan
+ * @property {string} source
+ * @property {'folder'|'hub'} place
+ * @property {string} name
+ * @property {string} title
+ * @property {string} problem
+ * @property {string} remedy
+ * @property {string[]} warnings
+ * @property {string | null} architecture
+ * @property {number | null} parameters
+ * @property {number | null} context_length
+ * @property {string | null} tokenizer
+ * @property {boolean | null} has_chat_template
+ * @property {boolean} vision
+ * @property {boolean} lora
+ * @property {string | null} base
+ * @property {number} original_bytes
+ * @property {number} download_bytes
+ * @property {number | null} full_bytes
+ * @property {number} free_bytes
+ * @property {Target[]} targets
+ * @property {Converter} converter
+ * @property {number | null} convert_s
+ * @property {number | null} quantize_s_per_gb
+ * @property {string | null} unfinished
+ * @property {string | null} license
+ * @property {string | null} page
+ *
  * @typedef {{source: string, keychain: string | null, problem: string}} HubAccount
  *
  * @typedef {object} Snapshot

@@ -3,6 +3,7 @@
 
 import { html, useEffect, useRef, useState } from '../html.js';
 import { attempt } from '../actions.js';
+import { go } from '../router.js';
 import { models } from '../store.js';
 import { bytes, contextShort, plural } from '../format.js';
 import { badgeView } from '../download-words.js';
@@ -39,7 +40,9 @@ export function RepoDrawer({ id, onClose }) {
   return html`
     <${Drawer} title=${id.split('/')[1] ?? id} onClose=${onClose} sub=${html`<p class="drawer-sub muted">${id.split('/')[0]}</p>`}>
       ${error && html`<${Callout} message=${error.message} remedy=${error.remedy}>
-        <button type="button" class="button small" onClick=${() => setAgain(again + 1)}>Try again</button><//>`}
+        ${error.code === 'needs_conversion'
+          ? html`<button type="button" class="button small" onClick=${() => go('convert', id)}>Convert it…</button>`
+          : html`<button type="button" class="button small" onClick=${() => setAgain(again + 1)}>Try again</button>`}<//>`}
       ${!details && !error && html`<p class="muted state-line"><${Spinner} /> Asking Hugging Face…</p>`}
       ${details && html`
         ${details.gated && html`<${Callout} tone="info" message="Its owner asks you to sign in and accept terms first."

@@ -19,16 +19,37 @@ export function OriginOf({ model }) {
     attempt('model_origin', { model_id: model.id }, model.id).then((r) => { if (!gone && r.ok) setOrigin(r.value); });
     return () => { gone = true; };
   }, [model.id]);
+  const [quality, setQuality] = useState(/** @type {import('../types.js').Quality | null} */ (null));
+  useEffect(() => {
+    let gone = false;
+    attempt('model_quality', { model_id: model.id }, model.id).then((r) => { if (!gone && r.ok) setQuality(r.value); });
+    return () => { gone = true; };
+  }, [model.id]);
   if (!origin && !ours) return null;
   return html`
+    ${quality && html`<${QualityOf} q=${quality} label=${model.quantization ?? 'this'} />`}
     ${origin && html`<dl class="facts digits">
       ${typeof origin.page === 'string' && html`<div class="fact"><dt>From</dt><dd><${WebAddress} url=${origin.page} /></dd></div>`}
       ${!origin.page && typeof origin.reference === 'string' && html`<div class="fact"><dt>From</dt><dd class="wrap">${origin.reference}</dd></div>`}
       ${typeof origin.license === 'string' && html`<div class="fact"><dt>License</dt><dd>${origin.license}</dd></div>`}
       ${typeof origin.revision === 'string' && html`<div class="fact"><dt>Version</dt><dd><code class="mono">${origin.revision.slice(0, 12)}</code></dd></div>`}
-      ${typeof origin.at === 'number' && html`<div class="fact"><dt>Downloaded</dt><dd>${day(origin.at)}</dd></div>`}
+      ${typeof origin.made_from === 'string' && html`<div class="fact"><dt>Quantized from</dt><dd class="wrap">${origin.made_from}</dd></div>`}
+      ${typeof origin.imatrix === 'string' && html`<div class="fact"><dt>Importance matrix</dt><dd class="wrap">${origin.imatrix}</dd></div>`}
+      ${typeof origin.overrides === 'string' && html`<div class="fact"><dt>Tensors of other types</dt><dd class="wrap mono">${origin.overrides}</dd></div>`}
+      ${typeof origin.at === 'number' && html`<div class="fact"><dt>${origin.made_from || origin.converted ? 'Made' : 'Downloaded'}</dt><dd>${day(origin.at)}</dd></div>`}
     </dl>`}
     ${ours && model.available && html`<${Delete} model=${model} />`}`;
+}
+
+/** Longer is worse: how many words it hesitates between. @param {{q: import('../types.js').Quality, label: string}} props */
+function QualityOf({ q, label }) {
+  const most = Math.max(q.perplexity, q.reference_perplexity);
+  const width = (/** @type {number} */ value) => ({ style: { width: `${(100 * value) / most}%` } });
+  return html`
+    <div class="quality"><p>${q.sentence}</p>
+      <div class="quality-bars digits" aria-hidden="true">
+        <span class="muted">${q.reference}</span><span ...${width(q.reference_perplexity)}></span>
+        <span class="muted">${label}</span><span ...${width(q.perplexity)}></span></div></div>`;
 }
 
 const IDLE = new Set(['unloaded', 'failed']);

@@ -4,25 +4,19 @@
 import { html, useEffect, useState } from '../html.js';
 import { attempt, run, toast } from '../actions.js';
 import { bytes, plural } from '../format.js';
-import { Badge, Callout, Modal, Spinner } from '../components/ui.js';
+import { makingArgs, MOST_TYPES, PLAIN } from '../convert-state.js';
+import { Callout, Modal, Spinner } from '../components/ui.js';
+import { MakingOptions, Targets } from './quantize-options.js';
 
 /** @typedef {import('../types.js').Model} Model */
-/** @typedef {import('../types.js').Target} Target */
-
-const MOST = 8; // of one job, as the engine takes them
-
-/** Why a type cannot be chosen; empty when it can. @param {Target} target @param {string | null} now */
-export function against(target, now) {
-  if (target.model_id) return 'in your library';
-  if (target.label === now) return 'what it is now';
-  return target.needs_imatrix ? 'needs an importance matrix' : '';
-}
+/** @typedef {import('../convert-state.js').Making} Making */
 
 /** @param {{model: Model, onClose: () => void}} props */
 export function QuantizeDialog({ model, onClose }) {
   const [found, setFound] = useState(/** @type {import('../types.js').Targets | null} */ (null));
   const [error, setError] = useState(/** @type {any} */ (null));
   const [chosen, setChosen] = useState(/** @type {string[]} */ ([]));
+  const [how, setHow] = useState(PLAIN);
   useEffect(() => {
     let gone = false;
     attempt('quantize_targets', { model_id: model.id }, model.id).then((r) => {
@@ -34,10 +28,8 @@ export function QuantizeDialog({ model, onClose }) {
   }, [model.id]);
   const needed = (found?.targets ?? []).filter((t) => chosen.includes(t.label)).reduce((sum, t) => sum + (t.size_bytes ?? 0), 0);
   const short = found !== null && needed > found.free_bytes;
-  /** @param {string} label */
-  const toggle = (label) => setChosen(chosen.includes(label) ? chosen.filter((one) => one !== label) : [...chosen, label]);
   async function start() {
-    const result = await run('quantize_model', { model_id: model.id, types: chosen }, model.id);
+    const result = await run('quantize_model', { model_id: model.id, types: chosen, ...makingArgs(how) }, model.id);
     if (!result.ok) return;
     toast('ok', 'It goes on in the background; each is loaded and asked before it is listed.');
     onClose();
@@ -51,17 +43,9 @@ export function QuantizeDialog({ model, onClose }) {
       ${!found && !error && html`<p class="muted state-line"><${Spinner} /> Working out the sizes…</p>`}
       ${found?.warning && html`<${Callout} tone="warn" message=${found.warning} />`}
       ${short && html`<${Callout} message=${`${bytes(needed)} are needed and ${bytes(found?.free_bytes)} are free.`} />`}
-      ${found && html`<ul class="targets">${found.targets.map((t) => html`
-        <${TargetRow} key=${t.label} t=${t} why=${against(t, found.quantization)} checked=${chosen.includes(t.label)}
-          full=${chosen.length >= MOST} onToggle=${() => toggle(t.label)} />`)}</ul>`}
+      ${found && html`<${Targets} targets=${found.targets} chosen=${chosen} most=${MOST_TYPES} now=${found.quantization} matrix=${Boolean(how.imatrix)}
+          about=${false} onChange=${setChosen} />
+        <details class="more"><summary>More</summary>
+          <${MakingOptions} how=${how} onChange=${(/** @type {Partial<Making>} */ more) => setHow({ ...how, ...more })} /></details>`}
     <//>`;
 }
-
-/** @param {{t: Target, why: string, checked: boolean, full: boolean, onToggle: () => void}} props */
-const TargetRow = ({ t, why, checked, full, onToggle }) => html`
-  <li><label class="target" data-off=${Boolean(why)}>
-    <input type="checkbox" checked=${checked} disabled=${Boolean(why) || (full && !checked)} onChange=${onToggle} />
-    <span class="target-words"><span class="target-head"><b>${t.label}</b>${why && html`<${Badge}>${why}<//>`}
-      <span class="muted digits offer-size">${t.size_bytes == null ? '' : bytes(t.size_bytes)}</span></span>
-      <span class="muted">${t.about}${t.fallbacks ? ` ${plural(t.fallbacks, 'tensor')} of this model become another type.` : ''}</span></span>
-  </label></li>`;
