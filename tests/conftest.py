@@ -17,6 +17,7 @@ import pytest
 import tomli_w
 
 from tests import parts
+from tests.converting import kit as converting
 
 TESTS = Path(__file__).parent
 FOLDER_MARKS = {"engine": pytest.mark.real, "e2e": pytest.mark.e2e}
@@ -89,6 +90,17 @@ def minilm() -> Path:
 def converter() -> Path:
     """What `converter/` of a home is to link to for having a converter."""
     return parts.require(parts.converter)
+
+
+@pytest.fixture(scope="session")
+def small_llama(converter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of 2.9 M weights in original form, in two shards, with a SentencePiece tokenizer.
+
+    Made by transformers, and trained a little. Never written to.
+    """
+    folder = tmp_path_factory.mktemp("original") / "small-llama"
+    converting.script(converter, "make_llama.py", folder, converting.TEXT, "80")
+    return folder
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def progress_line(job: Json, width: int) -> str:
         parts.append(text.size(job["done"]) + whole)
         if job["rate_per_s"]:
             parts.append(f"{job['rate_per_s'] / 1e6:.1f} MB/s")
-    elif job["rate_per_s"] and job["unit"]:
+    elif job["rate_per_s"] and job["unit"] not in ("", "percent"):
         parts.append(f"{job['rate_per_s']:.1f} {text.clean(job['unit'])}/s")
     if job["eta_s"] is not None:
         parts.append(f"{text.duration(job['eta_s'])} left")

@@ -5,7 +5,6 @@ that its answers depend on what is asked and quantizing it changes something.
 """
 
 import json
-import shutil
 import sys
 from pathlib import Path
 
@@ -69,7 +68,6 @@ def main() -> None:
         "add_bos_token": True,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(told))
-    shutil.copyfile(text, folder / "trained-on.txt")
     print(json.dumps({"loss": loss.item(), "tokens": len(tokens)}))
 
 

@@ -38,14 +38,6 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="the pause is a shell
 
 
 @pytest.fixture(scope="module")
-def small_llama(converter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("original") / "small-llama"
-    kit.script(converter, "make_llama.py", folder, kit.TEXT, "10")
-    (folder / "trained-on.txt").unlink()
-    return folder
-
-
-@pytest.fixture(scope="module")
 def slow_server(llama_server: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real runtime, whose tools think before they work."""
     folder = tmp_path_factory.mktemp("slow")

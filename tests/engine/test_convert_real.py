@@ -19,14 +19,6 @@ TYPES = ("Q8_0", "Q5_K_M", "Q4_K_M")
 TOKENS = (1, 40, 77, 300, 512, 19, 7)
 
 
-@pytest.fixture(scope="module")
-def small_llama(converter: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Llama of 2.9 M weights in original form, in two shards, with a SentencePiece tokenizer."""
-    folder = tmp_path_factory.mktemp("original") / "small-llama"
-    script(converter, "make_llama.py", folder, kit.TEXT, "80")
-    return folder
-
-
 @pytest.fixture
 def product(home: Path, free_port: int, llama_server: Path, converter: Path) -> Iterator[Product]:
     kit.use(converter, home)

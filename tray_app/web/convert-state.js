@@ -30,6 +30,9 @@ export const tasks = computed(() => jobs.value.filter((job) => KINDS.has(job.kin
 /** Changes when one of them begins or ends: what is unfinished may be another then. */
 export const tasksKey = computed(() => tasks.value.map((job) => `${job.id} ${job.state}`).join());
 
+/** Those that wait for a decision: the failed and the interrupted. */
+export const stopped = computed(() => (overview.value?.unfinished ?? []).filter((each) => !each.job_id));
+
 let asked = 0;
 
 /** Looks at a folder or a repository. @param {string} [text] */

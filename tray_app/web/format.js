@@ -250,6 +250,7 @@ export const baseName = (path) => path.split(/[\\/]/).filter(Boolean).pop() ?? p
  * @param {string} unit
  */
 export function progressText(done, total, unit) {
+  if (unit === 'percent') return `${integer(done)} %`;
   const show = unit === 'bytes' ? bytes : integer;
   const word = unit && unit !== 'bytes' ? ` ${unit}` : '';
   return total == null ? `${show(done)}${word}` : `${show(done)} of ${show(total)}${word}`;

@@ -77,16 +77,21 @@ class Quantizer:
         matrix = self._matrix if self._matrix and self._matrix.is_file() else None
         return (*(("--imatrix", str(matrix)) if matrix else ()), *self._overrides)
 
+    def look(self, label: str) -> quantize_tool.Foreseen:
+        """What a type would come to; it tells a problem where it cannot be made."""
+        return quantize_tool.foresee(self._tool, self.source.path, label, self.words())
+
     def foresee(self, label: str) -> quantize_tool.Foreseen:
-        """What a type would come to. Raises BadRequest for options that the tool refuses."""
-        seen = quantize_tool.foresee(self._tool, self.source.path, label, self.words())
+        """What a type will come to. Raises BadRequest where the tool refuses it."""
+        seen = self.look(label)
         if "imatrix" in seen.problem and self._matrix is not None:
             raise BadRequest(
                 f"{self._matrix.name} is no importance matrix that llama-quantize can read.",
                 "Have one computed, or name a text to compute it from.",
             )
         if seen.problem:
-            raise BadRequest(f"llama-quantize refuses: {seen.problem}", "Change the overrides.")
+            remedy = "Change the overrides." if self._overrides else "Choose another type."
+            raise BadRequest(f"llama-quantize refuses {label}: {seen.problem}", remedy)
         return seen
 
     def place(self, label: str) -> Path:

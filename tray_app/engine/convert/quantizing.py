@@ -42,7 +42,8 @@ class Quantizing:
         """
         model, (runtime, _) = self._model(name), self._making.tool(TOOL)
         quantizer = self._quantizer(model, runtime, Options())
-        targets = tuple(self._target(quantizer, each) for each in self.types(runtime))
+        found = [self._target(quantizer, each) for each in self.types(runtime)]
+        targets = [each for each in found if each is not None]
         return Targets(
             model.id,
             model.quantization,
@@ -130,8 +131,11 @@ class Quantizing:
         )
         return Quantizer(self._making, runtime, source, options)
 
-    def _target(self, quantizer: Quantizer, offered: quantize_tool.Offered) -> Target:
-        seen, label = quantizer.foresee(offered.label), offered.label
+    def _target(self, quantizer: Quantizer, offered: quantize_tool.Offered) -> Target | None:
+        """None for a type that cannot be made of it: rows that divide into no block of it."""
+        seen, label = quantizer.look(offered.label), offered.label
+        if seen.problem and not seen.needs_imatrix:
+            return None
         place = quantizer.place(label)
         there = next((m.id for m in self._engine.library.models() if m.path == place), None)
         bits = offered.bits_per_weight

@@ -275,7 +275,7 @@ class HuggingFace:
         if weights:
             size = sum(file.size_bytes or 0 for file in weights)
             return NeedsConversion(
-                f"{where} holds original weights ({len(weights)} files, {size / 1e9:.1f} GB) and"
+                f"{where} holds original weights ({len(weights)} files, {_size(size)}) and"
                 " no GGUF.",
                 f"Convert it: on the Convert page, or `llama-wrangler convert {repo.id}`. Or look"
                 f" for a GGUF of it: {search}&library=gguf.",
@@ -349,6 +349,10 @@ def _doubts(planned: PlannedFile) -> Iterator[str]:
         )
     if remote.sha256 is None:
         yield f"The hub tells no sha256 of {remote.filename}, so only its size is checked."
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 10**8 else f"{count / 1e6:.0f} MB"
 
 
 def _added(size_bytes: int | None, projector: HubFile | None) -> int | None:

@@ -79,7 +79,7 @@ function Summary({ p }) {
   const time = p.quantize_s_per_gb && p.full_bytes ? (p.quantize_s_per_gb * p.full_bytes / 1e9) * w.types.length + (p.convert_s ?? 0) : null;
   return html`
     <h3>What happens</h3>
-    <ol class="steps">${stepsOf(p, w).map((step) => html`<li key=${step.words}>${step.words}</li>`)}</ol>
+    <ol class="plan-steps">${stepsOf(p, w).map((step) => html`<li key=${step.words}>${step.words}</li>`)}</ol>
     <div class="plan-end">
       <p class="muted digits">Up to ${bytes(most)} of ${bytes(p.free_bytes)} free; ${bytes(stays)} stay.${time ? ` About ${Math.max(1, Math.round(time / 60))} min.` : ''}</p>
       ${why && html`<p class="field-error" role="alert">${why}</p>`}

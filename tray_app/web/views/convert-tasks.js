@@ -4,7 +4,7 @@
 import { html, signal, useEffect, useRef, useState } from '../html.js';
 import { cancelJob, pending, run } from '../actions.js';
 import { jobsInView } from '../store.js';
-import { askOverview, tasks } from '../convert-state.js';
+import { askOverview, stopped, tasks } from '../convert-state.js';
 import { bytes, clock, progressText } from '../format.js';
 import { Icon } from '../components/icons.js';
 import { LogView } from '../components/log-viewer.js';
@@ -19,7 +19,9 @@ const ENDED = new Set(['done', 'failed']);
 export function ConvertTasks() {
   const going = tasks.value.filter((job) => job.state === 'running' || job.state === 'queued').reverse();
   const last = tasks.value[0];
-  const ended = last && ENDED.has(last.state) && !putAway.value.has(last.id) ? last : null;
+  // What failed and can go on is told once, where it can.
+  const told = stopped.value.some((each) => each.title === last?.title && last.state === 'failed');
+  const ended = last && ENDED.has(last.state) && !told && !putAway.value.has(last.id) ? last : null;
   if (!going.length && !ended) return null;
   return html`
     <${Card} title=${going.length ? 'Under way' : ended?.state === 'done' ? 'Done' : 'It failed'} class="tasks-card"
@@ -92,23 +94,21 @@ const Ended = ({ job }) => html`
     <p class="state-line">${job.state === 'done' && html`<${Icon} name="check" />`}<b class="wrap">${job.title}</b> <span class="muted"><${Ago} at=${job.finished_at} /></span></p>
     ${job.state === 'failed' && html`<${Callout} message=${job.error?.message ?? 'It gave no reason.'} remedy=${job.error?.remedy} />`}
     ${job.state === 'done' && job.kind !== 'install_converter' && html`<p class="muted">What was made was loaded and asked before it was listed. <a href="#/models">See the models</a></p>`}
-    ${job.state === 'failed' && html`<${TaskLog} job=${job} />`}
+    ${job.state === 'failed' && html`<${TaskLog} name=${job.log_name} />`}
   </div>`;
 
-/** @param {{job: Job}} props */
-function TaskLog({ job }) {
+/** @param {{name: string | null}} props */
+function TaskLog({ name }) {
   const [open, setOpen] = useState(false);
-  if (!job.log_name) return null;
+  if (!name) return null;
   return html`
     <details open=${open} onToggle=${(/** @type {any} */ e) => setOpen(e.target.open)}><summary>What it wrote</summary>
-      ${open && html`<${LogView} name=${job.log_name} rows=${10} />`}</details>`;
+      ${open && html`<${LogView} name=${name} rows=${10} />`}</details>`;
 }
 
-/** @param {{list: import('../types.js').Unfinished[]}} props */
-export function Unfinished({ list }) {
-  const stopped = list.filter((each) => !each.job_id);
-  if (!stopped.length) return null;
-  return html`<${Card} title="Unfinished" class="tasks-card">${stopped.map((each) => html`<${Stopped} key=${each.id} u=${each} />`)}<//>`;
+export function Unfinished() {
+  if (!stopped.value.length) return null;
+  return html`<${Card} title="Unfinished" class="tasks-card">${stopped.value.map((each) => html`<${Stopped} key=${each.id} u=${each} />`)}<//>`;
 }
 
 /** @param {{u: import('../types.js').Unfinished}} props */
@@ -127,8 +127,8 @@ function Stopped({ u }) {
             ? html`<button type="button" class="button small danger" onClick=${() => act('discard_conversion')}>Delete ${bytes(u.size_bytes)}</button>`
             : html`<button type="button" class="button small quiet" onClick=${() => setSure(true)}>Discard</button>`}
         </span></div>
-      <p class="muted digits">Stopped at “${u.steps[u.step_number] ?? 'the end'}”, ${u.step_number} of ${u.steps.length} steps done,
-        ${bytes(u.size_bytes)} kept. <span class="wrap">${u.source}</span></p>
-      ${u.error && html`<${Callout} message=${u.error.message} remedy=${u.error.remedy} />`}
+      <p class="muted digits">Stopped at “${u.steps[u.step_number] ?? 'the end'}”, ${u.step_number} of ${u.steps.length} steps done. ${' '}
+        <span class="wrap">From ${u.source}</span></p>
+      ${u.error && html`<${Callout} message=${u.error.message} remedy=${u.error.remedy} /><${TaskLog} name="convert.log" />`}
     </div>`;
 }

@@ -16,13 +16,13 @@ export function ConvertView() {
   return html`
     <div class="page convert">
       <${PageHead} title="Convert" sub="Original weights become GGUF, and smaller" />
-      <div class="column">
+      <div class="page-scroll"><div class="column">
         <${SourceCard} />
         ${plan.value && html`<${PlanCard} p=${plan.value} />`}
         <${ConvertTasks} />
-        <${Unfinished} list=${overview.value?.unfinished ?? []} />
+        <${Unfinished} />
         ${overview.value && html`<${ConverterCard} found=${overview.value.converter} />`}
-      </div>
+      </div></div>
     </div>`;
 }
 

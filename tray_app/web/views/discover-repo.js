@@ -39,7 +39,7 @@ export function RepoDrawer({ id, onClose }) {
   const tokens = context ?? details?.offers[0]?.badge.context_length ?? null;
   return html`
     <${Drawer} title=${id.split('/')[1] ?? id} onClose=${onClose} sub=${html`<p class="drawer-sub muted">${id.split('/')[0]}</p>`}>
-      ${error && html`<${Callout} message=${error.message} remedy=${error.remedy}>
+      ${error && html`<${Callout} tone=${error.code === 'needs_conversion' ? 'info' : 'bad'} message=${error.message} remedy=${error.remedy}>
         ${error.code === 'needs_conversion'
           ? html`<button type="button" class="button small" onClick=${() => go('convert', id)}>Convert it…</button>`
           : html`<button type="button" class="button small" onClick=${() => setAgain(again + 1)}>Try again</button>`}<//>`}

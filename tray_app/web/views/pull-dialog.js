@@ -74,7 +74,7 @@ function Dialog({ first }) {
         <div class="pull-answer" aria-live="polite">
           ${!wish && html`<p class="muted">A repository of Hugging Face, a name of Ollama’s, or the address of a .gguf file.</p>`}
           ${asking && html`<p class="muted state-line"><${Spinner} /> Asking what it is…</p>`}
-          ${error && html`<${Callout} message=${error.message} remedy=${error.remedy}>
+          ${error && html`<${Callout} tone=${error.code === 'needs_conversion' ? 'info' : 'bad'} message=${error.message} remedy=${error.remedy}>
             ${error.code === 'needs_conversion' && html`<button type="button" class="button small" onClick=${convert}>Convert it…</button>`}<//>`}
           ${preview && html`<${Facts} preview=${preview} />`}
         </div>

@@ -1,7 +1,7 @@
 // @ts-check
 /** Types to choose from, and how they are made: shared by the Convert page and the dialog. */
 
-import { html } from '../html.js';
+import { html, useEffect, useRef } from '../html.js';
 import { pickFile } from '../actions.js';
 import { inWindow } from '../store.js';
 import { bytes, plural } from '../format.js';
@@ -21,10 +21,17 @@ export function against(target, now, matrix = false) {
 /**
  * @param {{targets: Target[], chosen: string[], most: number, now?: string | null, matrix: boolean, about?: boolean, onChange: (chosen: string[]) => void}} props
  */
-export const Targets = ({ targets, chosen, most, now = null, matrix, about = true, onChange }) => html`
-  <ul class="targets">${targets.map((t) => html`
+export function Targets({ targets, chosen, most, now = null, matrix, about = true, onChange }) {
+  const list = useRef(/** @type {any} */ (null));
+  useEffect(() => { // what is chosen beforehand is to be seen
+    const first = list.current?.querySelector('input:checked')?.closest('li');
+    if (first) list.current.scrollTop = first.offsetTop - list.current.offsetTop - first.offsetHeight;
+  }, []);
+  return html`
+  <ul class="targets" ref=${list}>${targets.map((t) => html`
     <${TargetRow} key=${t.label} t=${t} why=${against(t, now, matrix)} checked=${chosen.includes(t.label)} full=${chosen.length >= most} foreseen=${about}
       onToggle=${() => onChange(chosen.includes(t.label) ? chosen.filter((one) => one !== t.label) : [...chosen, t.label])} />`)}</ul>`;
+}
 
 /** @param {{t: Target, why: string, checked: boolean, full: boolean, foreseen: boolean, onToggle: () => void}} props */
 const TargetRow = ({ t, why, checked, full, foreseen, onToggle }) => html`
