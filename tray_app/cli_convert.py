@@ -163,7 +163,9 @@ def _converter(options: argparse.Namespace) -> int:
         args = {"repair": options.action == "repair"}
         job = run_job(client, "install_converter", args, quiet=options.json)
         status = tell_end(job, str(client.snapshot()["home"]))
-        return text.print_json(job) or status if options.json else status
+        if options.json:
+            text.print_json(job)
+        return status
     found = client.call("conversions")["converter"]
     if options.json:
         return text.print_json(found)

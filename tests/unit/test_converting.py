@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
+from tests.hub_server import hub_server
 from tests.unit.engine_kit import running_engine, wait_until
+from tray_app.engine.convert import adapters, imatrix_tool, pipeline, quality, quantize_tool, record
 from tray_app.engine.convert import environment as environments
-from tray_app.engine.convert import imatrix_tool, pipeline, quality, quantize_tool, record
 from tray_app.engine.convert.conversions import MOST_STARTS
 from tray_app.engine.convert.convert_tool import bytes_written
 from tray_app.engine.convert.environment import Environment
-from tray_app.engine.convert.originals import plain_name
+from tray_app.engine.convert.originals import look, plain_name
 from tray_app.engine.convert.quantizer import quantize_steps
 from tray_app.engine.convert.rates import Rates
 from tray_app.engine.convert.record import Record, Records, Wish
@@ -26,6 +27,7 @@ from tray_app.engine.convert.values import Options
 from tray_app.engine.core import Engine
 from tray_app.engine.downloads import hub_originals, origins
 from tray_app.engine.downloads.hub_files import HubFile
+from tray_app.engine.downloads.huggingface import HuggingFace
 from tray_app.engine.errors import (
     BadRequest,
     Cancelled,
@@ -35,6 +37,7 @@ from tray_app.engine.errors import (
     NotFound,
     RuntimeMissing,
 )
+from tray_app.engine.formats.bounded import whole_path
 from tray_app.engine.jobs import JobContext
 from tray_app.engine.state import StateDb
 
@@ -225,7 +228,68 @@ def test_the_time_is_learnt_from_earlier_ones(tmp_path: Path) -> None:
     db.close()
 
 
+def test_a_result_never_takes_the_place_of_a_model_of_other_weights(tmp_path: Path) -> None:
+    wished = Record("a", Wish("/x/model", "auto", ("Q8_0",), "model"), "", "mine")
+    there = tmp_path / "local" / "model" / "model.BF16.gguf"
+    there.parent.mkdir(parents=True)
+    pipeline.check_free(tmp_path, wished)
+    there.write_bytes(b"GGUF")
+    with pytest.raises(BadRequest, match=r"model\.BF16\.gguf is there"):
+        pipeline.check_free(tmp_path, wished)
+    origins.write(there, {"mark": "another"})
+    with pytest.raises(BadRequest, match="something else"):
+        pipeline.check_free(tmp_path, wished)
+    only = Record("a", Wish("/x/model", "auto", ("Q8_0",), "model", keep_full=False), "", "mine")
+    pipeline.check_free(tmp_path, only)  # the unquantized one is not to stay
+    origins.write(there, {"mark": "mine"})
+    pipeline.check_free(tmp_path, wished)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"hidden_size": 8, "num_attention_heads": 2},
+        {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 10**12},
+        {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 9, "head_dim": "x" * 9},
+        {"hidden_size": [], "num_attention_heads": 0, "num_hidden_layers": -1},
+    ],
+)
+def test_a_base_model_of_odd_numbers_is_none(config: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert adapters.base_model((), tmp_path) is None
+    assert adapters._shape(config) is None
+
+
+def test_a_path_that_nobody_can_have_is_none() -> None:
+    for text in ("", "relative", "~no-such-user/x", "/a\x00b", "/" + "x" * 5000):
+        assert whole_path(text) is None
+    assert whole_path("~") == Path.home()
+
+
 # -- what a repository has
+
+
+def test_two_models_of_one_repository_are_two(tmp_path: Path) -> None:
+    config = b'{"architectures": ["LlamaForCausalLM"]}'
+    files: dict[str, Any] = {"config.json": config, "tokenizer.json": b"{}"}
+    with hub_server() as server:
+        server.put(
+            "org/both",
+            {
+                f"{folder}/{name}": data
+                for folder in ("small", "large")
+                for name, data in {**files, "model.safetensors": folder.encode()}.items()
+            },
+        )
+        hub = HuggingFace(server.url, lambda: None, {})
+        small, large = (
+            look(f"https://huggingface.co/org/both/tree/main/{folder}", "", None, lambda: hub)
+            for folder in ("small", "large")
+        )
+    assert (small.name, large.name) == ("small", "large")
+    assert small.mark != large.mark
+    assert (small.report.problem, small.owner) == ("", "local")
 
 
 def hub_file(path: str, size: int = 1000) -> HubFile:
@@ -407,8 +471,7 @@ def test_what_is_asked_wrong_is_said_before_anything_begins(
     for source, words in (
         (str(tmp_path / "nothing"), "is not there"),
         ("ollama:llama3", "no repository"),
-        ("\x00", "no path"),
-        ("x" * 5000, "no path"),
+        ("~no-such-user/x", "file on this computer"),
     ):
         with pytest.raises(BadRequest, match=words):
             engine.call("convert_plan", {"source": source})
@@ -443,6 +506,19 @@ def test_what_failed_or_came_to_nothing_twice_waits_for_the_user(
     assert found["failed"].error == ErrorView("a", "It broke.", "")
     engine.call("discard_conversion", {"conversion_id": "failed"})
     assert not records.folder("failed").exists()
+
+
+def test_one_that_is_cancelled_before_its_turn_leaves_nothing(engine: Engine) -> None:
+    enough = threading.Event()
+    for _ in range(4):  # all that work at once
+        engine.jobs.submit("busy", "Busy", lambda context: enough.wait(30) and None)
+    engine.convert.conversions.records.save(a_record(id="waiting"))
+    job_id = engine.call("continue_conversion", {"conversion_id": "waiting"})["job_id"]
+    assert [each.job_id for each in engine.call("conversions", {}).unfinished] == [job_id]
+    engine.call("cancel_job", {"job_id": job_id})
+    assert engine.call("conversions", {}).unfinished == ()
+    assert not (engine.home.models / ".making-waiting").exists()
+    enough.set()
 
 
 def test_a_conversion_without_a_runtime_fails_and_can_go_on(

@@ -59,6 +59,7 @@ class _Live:
     log_path: Path | None
     cancel: threading.Event
     meter: ProgressMeter
+    dropped: Callable[[], object] = lambda: None
     published_at: float = 0.0
     flush_pending: bool = False
 
@@ -134,10 +135,12 @@ class JobRunner:
         work: Work,
         log_path: Path | None = None,
         steps: Sequence[str] = (),
+        dropped: Callable[[], object] = lambda: None,
     ) -> Job:
         """Queue `work`; it runs on a worker thread. `log_path` lies in the logs folder.
 
-        `steps` are what it will `enter`, in words.
+        `steps` are what it will `enter`, in words. `dropped` is called when it is cancelled before
+        its turn came: `work` never is then.
         """
         job = Job(
             id=f"{kind}-{secrets.token_hex(4)}",
@@ -148,7 +151,7 @@ class JobRunner:
             log_name=log_path.name if log_path else None,
             steps=tuple(steps),
         )
-        live = _Live(job, work, log_path, threading.Event(), ProgressMeter())
+        live = _Live(job, work, log_path, threading.Event(), ProgressMeter(), dropped)
         self._save(job)
         with self._lock:
             if self._closing:
@@ -173,6 +176,7 @@ class JobRunner:
                     self._queue.remove(live)
         if live is not None and queued:
             self._move(live, JobState.CANCELLED)
+            live.dropped()
         return self.get(job_id)
 
     def get(self, job_id: str) -> Job:

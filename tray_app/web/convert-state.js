@@ -9,14 +9,14 @@ import { jobs } from './store.js';
 /** @typedef {import('./types.js').ConvertPlan} ConvertPlan */
 /** @typedef {import('./types.js').Job} Job */
 /** @typedef {{imatrix: string, overrides: string, measure: boolean}} Making how quantizations are made */
-/** @typedef {{output: string, types: string[], keepFull: boolean, keepOriginals: boolean, base: string} & Making} Wishes */
+/** @typedef {{output: string, types: string[], keepFull: boolean, keepOriginals: boolean, base: string, name: string} & Making} Wishes */
 
 export const KINDS = new Set(['convert_model', 'quantize_model', 'install_converter']);
 export const MOST_TYPES = 8; // of one job, as the engine takes them
 /** @type {Making} */
 export const PLAIN = { imatrix: '', overrides: '', measure: false };
 /** @type {Wishes} */
-export const FIRST = { output: 'auto', types: ['Q4_K_M'], keepFull: true, keepOriginals: true, base: '', ...PLAIN };
+export const FIRST = { output: 'auto', types: ['Q4_K_M'], keepFull: true, keepOriginals: true, base: '', name: '', ...PLAIN };
 
 export const source = signal('');
 export const plan = signal(/** @type {ConvertPlan | null} */ (null));
@@ -49,7 +49,7 @@ export async function look(text = source.value) {
   asking.value = false;
   if (result.ok) {
     plan.value = result.value;
-    wishes.value = { ...FIRST, output: wishes.value.output, base: result.value.base ?? '' };
+    wishes.value = { ...FIRST, output: wishes.value.output, base: result.value.base ?? '', name: result.value.name };
   } else error.value = result.error;
 }
 
@@ -83,6 +83,7 @@ export async function start() {
   const types = now.lora ? [] : w.types;
   const result = await run('convert_model', {
     source: now.source, output: w.output, types, keep_full: w.keepFull || !types.length, keep_originals: w.keepOriginals, base: w.base,
+    name: w.name.trim() === now.name ? '' : w.name.trim(),
     ...(types.length ? makingArgs(w) : {}),
   }, now.source);
   if (!result.ok) return;

@@ -13,7 +13,7 @@ from tray_app.engine.downloads.references import parse
 from tray_app.engine.downloads.service import DownloadService
 from tray_app.engine.downloads.values import Hub
 from tray_app.engine.errors import BadRequest, ConversionFailed, EngineError
-from tray_app.engine.formats.bounded import Unreadable, read_json
+from tray_app.engine.formats.bounded import Unreadable, read_json, whole_path
 from tray_app.engine.jobs import JobContext
 from tray_app.engine.values import Model, Runtime
 
@@ -26,6 +26,7 @@ CONFIG = "config.json"
 # Configuration alone: the converter needs no weights of the base model (b11434).
 NEEDED = (CONFIG, "tokenizer_config.json", "tokenizer.json", "tokenizer.model", "vocab.json")
 LARGEST_BYTES = 64 << 20
+MAX_NUMBER = 1 << 24  # of a configuration; real ones stay below 300,000
 
 
 def fetch_base(service: DownloadService, adapter: Path, wished: str, folder: Path) -> list[Path]:
@@ -35,8 +36,8 @@ def fetch_base(service: DownloadService, adapter: Path, wished: str, folder: Pat
     DownloadFailed.
     """
     base = wished or _named(adapter)
-    place = Path(base).expanduser()
-    if place.is_absolute() and place.is_dir():
+    place = whole_path(base)
+    if place is not None and place.is_dir():
         found = [place / name for name in NEEDED if (place / name).is_file()]
         if not any(path.name == CONFIG for path in found):
             raise BadRequest(f"{place} has no {CONFIG}.", "Choose the base model's folder.")
@@ -106,9 +107,15 @@ def base_model(models: Sequence[Model], base: Path) -> Model | None:
 
 def _shape(config: Mapping[str, Any]) -> tuple[int, int] | None:
     """(length of an embedding, bytes of F16 KV cache for a token), as a GGUF's header has them."""
-    size, heads = config.get("hidden_size"), config.get("num_attention_heads")
-    layers, kv_heads = config.get("num_hidden_layers"), config.get("num_key_value_heads") or heads
-    if not all(isinstance(x, int) and x > 0 for x in (size, heads, layers, kv_heads)):
+    heads = config.get("num_attention_heads")
+    told = [
+        *(config.get("hidden_size"), heads, config.get("num_hidden_layers")),
+        *(config.get("num_key_value_heads") or heads, config.get("head_dim") or 1),
+    ]
+    numbers = [x for x in told if isinstance(x, int) and 0 < x < MAX_NUMBER]  # anybody wrote it
+    if len(numbers) < len(told):
         return None
-    length = config.get("head_dim") or size // heads  # type: ignore[operator]
-    return size, 2 * 2 * layers * kv_heads * length  # type: ignore[operator,return-value]
+    size, count, layers, kv_heads, length = numbers
+    if config.get("head_dim") is None:
+        length = size // count
+    return size, 2 * 2 * layers * kv_heads * length

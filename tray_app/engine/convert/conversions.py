@@ -26,7 +26,7 @@ from .convert_tool import OUTPUTS, tree_of
 from .environment import Environment
 from .making import Making
 from .originals import Originals, look
-from .pipeline import Pipeline, steps_of
+from .pipeline import Pipeline, check_free, steps_of
 from .quantize_tool import override_words
 from .quantizer import free_bytes
 from .quantizing import Quantizing
@@ -102,12 +102,15 @@ class Conversions:
         )
 
     def _targets(self, found: Originals) -> tuple[Target, ...]:
-        """Sizes by the tool's own bits per weight; small models come out larger."""
+        """Sizes by the tool's own bits per weight; small models come out larger.
+
+        Which need a matrix: llama-quant.cpp, tensor_requires_imatrix (b11434).
+        """
         made = []
         for each in self._quantizing.types(self._engine.runtime.require(None)):
             bits = each.bits_per_weight
             size = round(found.parameters * bits / 8) if bits and found.parameters else None
-            needs = each.label.startswith(("IQ1", "IQ2")) or each.label == "Q2_K_S"
+            needs = each.label.startswith(("IQ1", "IQ2")) or each.label in ("IQ3_XXS", "Q2_K_S")
             made.append(Target(each.label, explain(each.label), size, bits, needs_imatrix=needs))
         return tuple(sorted(made, key=lambda each: -(each.size_bytes or 0)))
 
@@ -144,32 +147,35 @@ class Conversions:
             wish=wish,
             title=f"Converting {what}{found.name[:80]}",
             mark=found.mark,
+            owner=found.owner,
             lora=found.lora,
             vision=found.report.vision and self._sees(found.report.architecture),
             plan=kept_plan.to_memo(found.plan) if found.plan else None,
         )
         record.steps = tuple(words for _, words in steps_of(record))
-        return self._submit(self._taken_up(record), (found.owner, found.name))
+        check_free(self._engine.home.models, record)
+        return self._submit(self._taken_up(record))
 
     def _taken_up(self, record: Record) -> Record:
         """With what an unfinished one of the same weights has done already."""
+        wish = record.wish
         with contextlib.suppress(NotFound):
             before = self.records.load(record.id)
+            if before.id in self._running and (before.wish, before.mark) != (wish, record.mark):
+                raise BadRequest("It is being converted already.", "Wait for it, or cancel it.")
             if before.mark == record.mark:
                 keys = {key for key, _ in steps_of(record)}
-                record.done = {k: rows for k, rows in before.done.items() if k in keys}
                 # A matrix and its types are made anew when they are to be made in another way.
-                if before.wish.options != record.wish.options:
-                    record.done = {k: r for k, r in record.done.items() if ":" not in k}
-                if before.wish.keep_full != record.wish.keep_full:
-                    record.done.pop("check", None)
-            elif before.id in self._running:
-                raise BadRequest("Its weights changed meanwhile.", "Cancel it, then start anew.")
+                if before.wish.options != wish.options:
+                    keys = {key for key in keys if ":" not in key and key != "imatrix"}
+                if before.wish.keep_full != wish.keep_full:
+                    keys.discard("check")
+                record.done = {k: rows for k, rows in before.done.items() if k in keys}
             else:
                 self.records.remove(before.id)
         return record
 
-    def _submit(self, record: Record, place: tuple[str, str]) -> Job:
+    def _submit(self, record: Record) -> Job:
         engine = self._engine
         with self._lock:
             job_id = self._running.get(record.id)
@@ -178,19 +184,21 @@ class Conversions:
             self.records.save(record)
 
             def work(context: JobContext) -> None:
-                self._work(record, place, context)
+                self._work(record, context)
+
+            def dropped() -> None:
+                self._ended(record)
+                self.records.remove(record.id)
 
             log_path = engine.home.logs / "convert.log"
-            job = engine.jobs.submit(KIND, record.title, work, log_path, record.steps)
+            job = engine.jobs.submit(KIND, record.title, work, log_path, record.steps, dropped)
             self._running[record.id] = job.id
             return job
 
-    def _work(self, record: Record, place: tuple[str, str], context: JobContext) -> None:
+    def _work(self, record: Record, context: JobContext) -> None:
         """Run it; a cancel leaves nothing, all else leaves what can be gone on with."""
         try:
-            pipeline = Pipeline(
-                self._engine, self._making, self.environment, self.records, record, place
-            )
+            pipeline = Pipeline(self._engine, self._making, self.environment, self.records, record)
             pipeline.run(context)
         except Cancelled:
             if not self._engine.closing:
@@ -203,8 +211,11 @@ class Conversions:
             self._failed(record, ErrorView("os_error", str(error), "Free some space, or retry."))
             raise
         finally:
-            with self._lock:
-                self._running.pop(record.id, None)
+            self._ended(record)
+
+    def _ended(self, record: Record) -> None:
+        with self._lock:
+            self._running.pop(record.id, None)
 
     def _failed(self, record: Record, error: ErrorView) -> None:
         record.error = error
@@ -224,7 +235,7 @@ class Conversions:
     def continue_(self, conversion_id: str) -> Job:
         """Go on at the first step that is not done. Raises NotFound."""
         record = self.records.load(conversion_id)
-        return self._submit(record, _place_of(record))
+        return self._submit(record)
 
     def discard(self, conversion_id: str) -> None:
         """Give one up; what it has on the disk is deleted. Raises NotFound."""
@@ -280,14 +291,6 @@ class Conversions:
     def _sees(self, architecture: str | None) -> bool:
         known = self._known()
         return known is not None and architecture in known.vision
-
-
-def _place_of(record: Record) -> tuple[str, str]:
-    plan = kept_plan.from_memo(record.plan or {})
-    repo = plan.origin.get("repo", "") if plan else ""
-    org, _, name = repo.partition("/")
-    own = record.wish.name
-    return (org, own) if plan is not None and own == name else ("local", own)
 
 
 def _check_output(output: str) -> None:

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from tray_app.engine.downloads import kept_plan
-from tray_app.engine.downloads.hub_originals import FOLDER
+from tray_app.engine.downloads.bring import allocated_bytes
 from tray_app.engine.downloads.service import DownloadService
 from tray_app.engine.downloads.values import Plan, PlannedFile
 from tray_app.engine.errors import NotEnoughDisk
@@ -67,11 +67,6 @@ def keep(plan: Plan, folder: Path, models: Path) -> None:
             os.replace(source, target)
 
 
-def kept_folder(plan: Plan, models: Path) -> Path:
-    """Where `keep` puts them."""
-    return models.joinpath(FOLDER, *kept_plan.local_parts(plan.files[0])[1:3])
-
-
 def _take_kept(kept: Path, file: PlannedFile, target: Path) -> None:
     """What an earlier conversion kept comes in without a download; its hash is checked then."""
     if target.exists() or not kept.is_file() or kept.stat().st_size != file.remote.size_bytes:
@@ -85,7 +80,7 @@ def _check_disk(targets: list[tuple[PlannedFile, Path]], folder: Path) -> None:
     missing = 0
     for file, target in targets:
         part = target.with_name(target.name + ".part")
-        here = max((p.stat().st_blocks * 512 for p in (target, part) if p.exists()), default=0)
+        here = max(allocated_bytes(target), allocated_bytes(part))
         missing += max(0, (file.remote.size_bytes or 0) - here)
     free = shutil.disk_usage(folder).free
     if missing and free < missing + DISK_MARGIN_BYTES:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from tray_app.engine.errors import BadRequest, ConversionFailed
-from tray_app.engine.formats.bounded import read_start
+from tray_app.engine.formats.bounded import read_start, whole_path
 from tray_app.engine.jobs import JobContext
 
 from .making import Making, threads
@@ -38,8 +38,8 @@ def text_of(wish: str) -> Path | None:
     """The text that a matrix is computed from, None for a matrix at hand. Raises BadRequest."""
     if wish == "compute":
         return CALIBRATION
-    path = Path(wish).expanduser()
-    if not path.is_absolute() or not path.is_file():
+    path = whole_path(wish)
+    if path is None or not path.is_file():
         raise BadRequest(f"{wish[:200]!r} is no file.", "Give a whole path.")
     if is_matrix(path):
         return None

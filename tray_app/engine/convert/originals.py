@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tray_app.engine.downloads import hub_originals
-from tray_app.engine.downloads.huggingface import HuggingFace, Listing
+from tray_app.engine.downloads.huggingface import HuggingFace
 from tray_app.engine.downloads.references import canonical, parse
 from tray_app.engine.downloads.values import Hub, Plan, Reference, safe_name
 from tray_app.engine.errors import BadRequest
 from tray_app.engine.formats import folder as folders
-from tray_app.engine.formats.bounded import Unreadable, parse_object, read_json
+from tray_app.engine.formats.bounded import Unreadable, parse_object, read_json, whole_path
 from tray_app.engine.formats.converter import Known
 from tray_app.engine.formats.inspect import OTHER, inspect
 from tray_app.engine.formats.values import Action, Format, Report
@@ -45,7 +45,8 @@ class Originals:
     def mark(self) -> str:
         """Changes with the weights."""
         if self.plan is not None:
-            told = self.plan.reference
+            rows = [(f.path, f.remote.size_bytes, f.remote.sha256) for f in self.plan.files]
+            told = repr([self.plan.reference, rows])
         else:
             stats = [(self.report.path / name).stat() for name in self.report.files]
             told = repr([self.source, [(each.st_size, each.st_mtime_ns) for each in stats]])
@@ -64,10 +65,8 @@ def look(source: str, name: str, known: Known | None, hub: Callable[[], HuggingF
 
     What cannot be converted says so in its report. Raises BadRequest, NotFound, DownloadFailed.
     """
-    if len(source) > 4096 or "\x00" in source:
-        raise BadRequest("That is no path.")
-    path = Path(source).expanduser()
-    if path.is_absolute():
+    path = whole_path(source)
+    if path is not None:
         return _folder(path, name, known)
     reference = parse(source)
     if reference.hub is not Hub.HUGGINGFACE:
@@ -129,21 +128,21 @@ def _hub(reference: Reference, name: str, known: Known | None, hub: HuggingFace)
     told = config.get("base_model_name_or_path")
     base = told if lora and isinstance(told, str) and told.isprintable() else None
     org, _, repo = listing.id.partition("/")
+    if reference.folder:  # one of several models of the repository
+        name = name or reference.folder.rpartition("/")[2]
     owner = "local" if name else org
     return Originals(
         canonical(reference),
         owner,
         plain_name(name or repo),
         report,
-        _parameters(config, listing, names, plan),
+        _parameters(config, plan),
         plan,
         base,
     )
 
 
-def _parameters(
-    config: dict[str, object], listing: Listing, names: list[str], plan: Plan
-) -> int | None:
+def _parameters(config: dict[str, object], plan: Plan) -> int | None:
     size = weights_bytes(plan)
     kind = config.get("dtype") or config.get("torch_dtype")
     return size // _BYTES.get(str(kind), 2) if size else None
@@ -156,8 +155,6 @@ def weights_bytes(plan: Plan) -> int:
 
 
 def _against(report: Report, problem: str, remedy: str = OTHER) -> Report:
-    from dataclasses import replace
-
     return replace(report, title=problem, problem=problem, remedy=remedy)
 
 
@@ -170,8 +167,6 @@ def _remote_report(
     plan: Plan,
 ) -> Report:
     """As `inspect` would say of the folder, as far as names and config tell."""
-    from dataclasses import replace
-
     quantized = folders.quantization_of(config)
     architecture = folders.architecture_of(config)
     report = replace(

@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tray_app.engine import gguf
 from tray_app.engine.downloads import kept_plan, origins
 from tray_app.engine.downloads.values import safe_name
-from tray_app.engine.errors import ConversionFailed
+from tray_app.engine.errors import BadRequest, ConversionFailed
 from tray_app.engine.formats.inspect import inspect
 from tray_app.engine.formats.values import Action, Report
 from tray_app.engine.jobs import JobContext
@@ -32,7 +32,11 @@ from .record import Record, Records, marks, unchanged
 if TYPE_CHECKING:
     from tray_app.engine.core import Engine
 
+AUTO = ("F32", "F16", "BF16")  # what "auto" may come to
 Do = Callable[[JobContext], "list[Path]"]  # gives the files that a step is done with
+
+
+ADAPTER = "-lora"  # behind the name
 
 
 class Pipeline:
@@ -45,14 +49,12 @@ class Pipeline:
         environment: Environment,
         records: Records,
         record: Record,
-        place: tuple[str, str],
     ) -> None:
-        """`place`: owner and name, the folders of the results below the models folder."""
         self._engine, self._making = engine, making
         self._environment, self._records, self._record = environment, records, record
         self._work = records.folder(record.id)
-        self._owner, self._name = place
-        self._target = engine.home.models / self._owner / self._name
+        self._name = record.wish.name
+        self._target = engine.home.models / record.owner / self._name
         self._runtime: Runtime
         self._quantizer: Quantizer | None = None
 
@@ -92,16 +94,18 @@ class Pipeline:
     def _quantize(self, key: str, context: JobContext) -> list[Path]:
         if self._quantizer is None:
             self._quantizer = self._made_quantizer()
-        target = self._quantizer.place(key[2:])
-        if key.startswith("q:") and self._is_ours(target):
-            return [target]
+        if key.startswith("q:"):
+            target = self._quantizer.place(key[2:])
+            note = origins.read(target) or {}
+            if target.is_file() and self._is_ours(note) and self._quantizer.made_so(note):
+                return [target]  # by an earlier run of the same weights
         made = self._quantizer.step(key, context)
         self._engine.library.rescan()
         return made
 
-    def _is_ours(self, path: Path) -> bool:
-        """Whether a result of an earlier run of the same weights is there already."""
-        return (origins.read(path) or {}).get("mark") == self._record.mark
+    def _is_ours(self, note: Mapping[str, Any]) -> bool:
+        """Whether a note beside a model tells of these very weights."""
+        return note.get("mark") == self._record.mark
 
     def _download(self, context: JobContext) -> list[Path]:
         plan = kept_plan.from_memo(self._record.plan or {})
@@ -134,7 +138,7 @@ class Pipeline:
         output = self._record.wish.output
         for path in sorted(self._target.glob(f"{self._name}.*.gguf")):
             note = origins.read(path) or {}
-            same = note.get("mark") == self._record.mark and note.get("output") == output
+            same = self._is_ours(note) and note.get("output") == output
             if same and "made_from" not in note:
                 return path
         return None
@@ -158,16 +162,20 @@ class Pipeline:
             os.replace(self._target / f".{projector.name}.part", self._target / projector.name)
         stays = wish.keep_full or not wish.types
         if stays and full.parent != self._target:
-            placed = self._target / full.name
-            self._note(full)
-            os.replace(origins.note_path(full), origins.note_path(placed))
-            os.replace(full, placed)
-            record.done["convert"] = marks([placed])
-            full = placed
+            full = self._place(full)
             self._engine.library.rescan()
         elif not stays:
             self._note(full)
         return [full]
+
+    def _place(self, made: Path) -> Path:
+        """Move a proven file to where it stays, its note first: a file there is never without."""
+        placed = self._target / made.name
+        check_free(self._engine.home.models, self._record)
+        self._note(placed)
+        os.replace(made, placed)
+        self._record.done["convert"] = marks([placed])
+        return placed
 
     def _note(self, model: Path) -> None:
         record, plan = self._record, kept_plan.from_memo(self._record.plan or {})
@@ -187,7 +195,7 @@ class Pipeline:
         base = _only(unchanged(self._record.done.get("base"))).parent
         output = self._record.wish.output
         label = "F16" if output == "auto" else output.upper()
-        made = self._fresh("full") / safe_name(f"{self._name}-lora.{label}.gguf")
+        made = self._fresh("full") / safe_name(f"{self._name}{ADAPTER}.{label}.gguf")
         with self._environment.held(context) as python:
             tool = ConvertTool(self._making, tree_of(self._runtime), python)
             kind = "f16" if output == "auto" else output
@@ -198,10 +206,7 @@ class Pipeline:
         base = _only(unchanged(self._record.done.get("base"))).parent
         adapters.check(self._engine, self._making, self._runtime, made, base, context)
         self._target.mkdir(parents=True, exist_ok=True)
-        placed = self._target / made.name
-        os.replace(made, placed)
-        self._record.done["convert"] = marks([placed])
-        return [placed]
+        return [self._place(made)]
 
     # -- inside
 
@@ -264,6 +269,24 @@ def steps_of(record: Record) -> list[tuple[str, str]]:
         steps.append(("projector", "Convert the projector"))
     steps.append(("check", "Check it: header, load, answer"))
     return [*steps, *quantize_steps(wish.types, wish.options)]
+
+
+def check_free(models: Path, record: Record) -> None:
+    """Refuse where a result would take the place of a model made of something else.
+
+    Raises BadRequest. Folders are often called the same: "model", "checkpoint-500".
+    """
+    wish = record.wish
+    full = AUTO if wish.output == "auto" else (wish.output.upper(),)
+    labels = {*wish.types, *(full if wish.keep_full or not wish.types else ())}
+    stem = wish.name + (ADAPTER if record.lora else "")
+    for label in sorted(labels):
+        path = models / record.owner / wish.name / f"{stem}.{label}.gguf"
+        if path.is_file() and (origins.read(path) or {}).get("mark") != record.mark:
+            raise BadRequest(
+                f"{path.name} is there, and made of something else.",
+                "Give the new one another name, or delete that first.",
+            )
 
 
 def _only(paths: list[Path] | None) -> Path:

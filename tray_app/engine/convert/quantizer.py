@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tray_app.engine import gguf
 from tray_app.engine.downloads import origins
-from tray_app.engine.errors import BadRequest
+from tray_app.engine.errors import BadRequest, ConversionFailed
 from tray_app.engine.jobs import JobContext
 from tray_app.engine.values import Runtime
 
@@ -98,6 +99,10 @@ class Quantizer:
         """Where the result of a type goes."""
         return self.source.folder / f"{self.source.stem}.{label}.gguf"
 
+    def made_so(self, note: Mapping[str, Any]) -> bool:
+        """Whether a result that its note tells of was made with these options."""
+        return all(note.get(key) == value for key, value in self._how().items())
+
     # -- the steps
 
     def step(self, key: str, context: JobContext) -> list[Path]:
@@ -128,6 +133,10 @@ class Quantizer:
         Raises ConversionFailed, NotEnoughDisk, Cancelled, OSError.
         """
         source, target = self.source, self.place(label)
+        if target.exists():
+            raise ConversionFailed(f"{target.name} is there.", "Delete it first.")
+        if self._matrix is not None and not self._matrix.is_file():
+            raise ConversionFailed(f"{self._matrix.name} is gone.", "Start anew: it is made again.")
         tensors = None
         if source.shard_count == 1:
             tensors = gguf.read_details(source.path).tensor_count
@@ -147,8 +156,8 @@ class Quantizer:
                 projector=source.projector,
             )
             target.parent.mkdir(parents=True, exist_ok=True)
+            self._note(target)  # first: a file there is never without
             os.replace(made, target)
-        self._note(target)
         self._making.rates.quantized(source.path.stat().st_size, took_s)
         return target
 
@@ -184,13 +193,19 @@ class Quantizer:
 
     def _note(self, target: Path) -> None:
         facts = dict(origins.read(self.source.path) or {})
-        facts.pop("quality", None)
+        for key in ("quality", "imatrix", "overrides"):  # those of the source are its own
+            facts.pop(key, None)
         made = {"made_from": self.source.label or self.source.path.name, "at": time.time()}
-        if self._matrix is not None:
-            made["imatrix"] = self._matrix.name
-        if self._options.overrides:
-            made["overrides"] = ", ".join(self._options.overrides)
-        origins.write(target, {"hub": "quantized", **facts, **made})
+        how = {key: value for key, value in self._how().items() if value is not None}
+        origins.write(target, {"hub": "quantized", **facts, **made, **how})
+
+    def _how(self) -> dict[str, str | None]:
+        """The options as they stand in a note."""
+        overrides = ", ".join(each.strip() for each in self._options.overrides)
+        return {
+            "imatrix": self._matrix.name if self._matrix else None,
+            "overrides": overrides or None,
+        }
 
 
 def free_bytes(making: Making) -> int:

@@ -47,6 +47,7 @@ class Record:
     wish: Wish
     title: str
     mark: str  # of the weights that it works on
+    owner: str = "local"  # the results go to models/<owner>/<name>
     lora: bool = False
     vision: bool = False
     plan: dict[str, Any] | None = None  # what is fetched, as `kept_plan` keeps it
@@ -159,6 +160,7 @@ def _record(row: Mapping[str, Any]) -> Record | None:
         wish,
         str(row["title"]),
         str(row["mark"]),
+        str(row["owner"]),
         bool(row["lora"]),
         bool(row["vision"]),
         row["plan"],

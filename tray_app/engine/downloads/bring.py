@@ -153,7 +153,7 @@ class Bringer:
             size = file.remote.size_bytes or 0
             target = targets[file.path]
             part = target.with_name(target.name + ".part")
-            missing += max(0, size - max(_allocated(target), _allocated(part)))
+            missing += max(0, size - max(allocated_bytes(target), allocated_bytes(part)))
         free = shutil.disk_usage(self._engine.home.models).free
         if missing and free < missing + DISK_MARGIN_BYTES:
             raise NotEnoughDisk(
@@ -239,7 +239,7 @@ def _mark(path: Path) -> list[int] | None:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _allocated(path: Path) -> int:
+def allocated_bytes(path: Path) -> int:
     """Bytes that a file holds on the disk already; its size where the system does not tell."""
     try:
         status = path.stat()

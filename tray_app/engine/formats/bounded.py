@@ -10,10 +10,22 @@ from typing import Any
 
 MAX_JSON_BYTES = 64 << 20  # an index of 100,000 tensors has 10 MB, a tokenizer.json up to 35 MB
 MAX_DEPTH = 100
+MAX_PATH = 4096
 
 
 class Unreadable(Exception):
     """It cannot be read, or is not what it should be; the text says why."""
+
+
+def whole_path(text: str) -> Path | None:
+    """A path from the root on that a user wrote, "~" included; None for what is none."""
+    if not text or len(text) > MAX_PATH or "\x00" in text:
+        return None
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:  # "~nobody"
+        return None
+    return path if path.is_absolute() else None
 
 
 def read_start(path: Path, count: int) -> bytes:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tray_app.engine.errors import BadRequest
 from tray_app.engine.runtime.compile import CONVERSION_FOLDER
 
+from .bounded import whole_path
 from .converter import Known, known_architectures
 from .inspect import inspect
 from .values import Report
@@ -24,8 +24,8 @@ class FormatCommands:
 
     def inspect_model(self, path: str) -> Report:
         """What a file or folder of this computer is, and what can be done with it."""
-        place = Path(path).expanduser() if len(path) < 4096 and "\x00" not in path else None
-        if place is None or not place.is_absolute():
+        place = whole_path(path)
+        if place is None:
             raise BadRequest(f"{path[:200]!r} is no whole path.", "Give it from the root on.")
         return inspect(place, self._known())
 

@@ -53,13 +53,14 @@ function Facts({ p }) {
 function Choices({ p }) {
   const w = wishes.value;
   if (p.lora) {
-    return html`<div class="form"><${Field} label="Base model" mono value=${w.base} placeholder="org/repo or /path/to/folder"
+    return html`<div class="form"><${Name} /><${Field} label="Base model" mono value=${w.base} placeholder="org/repo or /path/to/folder"
       hint="Its configuration is needed, not its weights." onInput=${(/** @type {string} */ base) => wish({ base })} /></div>`;
   }
   return html`
     <h3>Quantize to</h3>
     <${Targets} targets=${p.targets} chosen=${w.types} most=${MOST_TYPES} matrix=${Boolean(w.imatrix)} onChange=${(/** @type {string[]} */ types) => wish({ types })} />
     <div class="form">
+      <${Name} />
       <${Switch} label="Keep the unquantized GGUF" checked=${w.keepFull || !w.types.length} disabled=${!w.types.length}
         onChange=${(/** @type {boolean} */ keepFull) => wish({ keepFull })} hint="For making other quantizations later without converting again." />
       ${p.place === 'hub' && html`<${Switch} label="Keep the original weights" checked=${w.keepOriginals}
@@ -70,6 +71,8 @@ function Choices({ p }) {
       <${MakingOptions} how=${w} onChange=${wish} />
     </details>`;
 }
+
+const Name = () => html`<${Field} label="Name of the result" value=${wishes.value.name} onInput=${(/** @type {string} */ name) => wish({ name })} />`;
 
 /** @param {{p: ConvertPlan}} props */
 function Summary({ p }) {

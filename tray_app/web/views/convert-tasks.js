@@ -1,12 +1,12 @@
 // @ts-check
 /** Conversions under way, the last one that ended, and those that can go on. */
 
-import { html, signal, useEffect, useRef, useState } from '../html.js';
+import { html, signal, useState } from '../html.js';
 import { cancelJob, pending, run } from '../actions.js';
-import { jobsInView } from '../store.js';
 import { askOverview, stopped, tasks } from '../convert-state.js';
 import { bytes, clock, progressText } from '../format.js';
 import { Icon } from '../components/icons.js';
+import { useInView } from '../components/in-view.js';
 import { LogView } from '../components/log-viewer.js';
 import { Ago, Callout, Card, Progress, Spinner } from '../components/ui.js';
 
@@ -32,26 +32,9 @@ export function ConvertTasks() {
     <//>`;
 }
 
-/** @param {string} id @param {boolean} seen */
-function markSeen(id, seen) {
-  if (jobsInView.value.has(id) === seen) return;
-  const next = new Set(jobsInView.value);
-  if (seen) next.add(id);
-  else next.delete(id);
-  jobsInView.value = next;
-}
-
 /** @param {{job: Job}} props */
 function Task({ job }) {
-  const head = useRef(/** @type {any} */ (null));
-  useEffect(() => { // what is in view here need not stand in the strip below too
-    const watch = new IntersectionObserver((seen) => markSeen(job.id, seen[seen.length - 1].isIntersecting), { threshold: 1 });
-    watch.observe(head.current);
-    return () => {
-      watch.disconnect();
-      markSeen(job.id, false);
-    };
-  }, [job.id]);
+  const head = useInView(job.id);
   return html`
     <div class="conversion">
       <div ref=${head} class="conversion-head"><b class="wrap">${job.title}</b>

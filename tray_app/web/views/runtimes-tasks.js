@@ -1,11 +1,11 @@
 // @ts-check
 /** Builds, installations and proofs that run now, and the last one if it failed. */
 
-import { html, signal, useEffect, useRef, useState } from '../html.js';
+import { html, signal, useState } from '../html.js';
 import { cancelJob, pending } from '../actions.js';
-import { jobsInView } from '../store.js';
 import { runtimeJobs } from '../runtime-offers.js';
 import { bytes, clock, progressText } from '../format.js';
+import { useInView } from '../components/in-view.js';
 import { LogView } from '../components/log-viewer.js';
 import { Callout, Card, Dot, Progress, Spinner } from '../components/ui.js';
 
@@ -28,26 +28,9 @@ export function RuntimeTasks() {
     <//>`;
 }
 
-/** @param {string} id @param {boolean} seen */
-function markSeen(id, seen) {
-  if (jobsInView.value.has(id) === seen) return;
-  const next = new Set(jobsInView.value);
-  if (seen) next.add(id);
-  else next.delete(id);
-  jobsInView.value = next;
-}
-
 /** @param {{job: Job}} props */
 function RunningTask({ job }) {
-  const line = useRef(/** @type {any} */ (null));
-  useEffect(() => { // what is in view here need not stand in the strip below too
-    const watch = new IntersectionObserver((seen) => markSeen(job.id, seen[seen.length - 1].isIntersecting), { threshold: 1 });
-    watch.observe(line.current);
-    return () => {
-      watch.disconnect();
-      markSeen(job.id, false);
-    };
-  }, [job.id]);
+  const line = useInView(job.id);
   const queued = job.state === 'queued';
   const facts = queued ? [] : [
     (job.done > 0 || job.total != null) && progressText(job.done, job.total, job.unit),
