@@ -1,16 +1,12 @@
-"""settings.toml: typed, validated, migrated, written atomically; and the user's own overlay."""
+"""settings.toml: validated, migrated, written atomically; and the user's own overlay."""
 
 from __future__ import annotations
 
-import dataclasses
-import ipaddress
 import logging
 import threading
 import tomllib
-import types
 import typing
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,261 +14,31 @@ import tomli_w
 
 from .errors import SettingsInvalid
 from .home import set_aside, write_atomically
-from .values import BACKENDS
-
-log = logging.getLogger(__name__)
-
-VERSION = 1
-
-
-@dataclass(frozen=True, slots=True)
-class ServerSettings:
-    """How models are served. Lengths in tokens, memory in bytes."""
-
-    host: str = "127.0.0.1"
-    port: int = 7070
-    context_length: int = 8192
-    memory_budget_bytes: int | None = None  # None: what is free, less a reserve
-    parallel: int | None = None  # slots; None: llama-server decides
-    max_queue: int = 64  # requests that may wait for one model
-    start_with: str = "last"  # "nothing", "last" or a model id
-
-
-@dataclass(frozen=True, slots=True)
-class LibrarySettings:
-    """Folders scanned besides the home's own `models/`."""
-
-    folders: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class RuntimeSettings:
-    """Which llama.cpp is used."""
-
-    server_path: str | None = None  # None: the best one found
-    auto_build: bool = True  # get one, prebuilt or from source, when none is found
-    backend: str | None = None  # the rung of the ladder to take; None: the best that works
-    updates: str = "notify"  # "off", "notify" or "auto": installed when proved and nothing runs
-    feed_url: str | None = None  # of the releases, in the form of GitHub's API; None: official
-
-
-@dataclass(frozen=True, slots=True)
-class DownloadSettings:
-    """How models are fetched."""
-
-    concurrent: int = 2  # downloads at a time
-    connections: int = 4  # at most, for each of them
-    limit_bytes_s: int | None = None  # all together; None: as fast as it goes
-    hub_endpoint: str | None = None  # a mirror of Hugging Face; None: HF_ENDPOINT, or the Hub
-    token_stored: bool = False  # a token is in the keychain; the token itself is never here
-
-
-@dataclass(frozen=True, slots=True)
-class UiSettings:
-    """What the window remembers."""
-
-    theme: str = "system"
-    close_to_tray: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSettings:
-    """Wishes for one model; None means "as the server settings say"."""
-
-    context_length: int | None = None
-    gpu_layers: int | None = None  # None: what the fit says
-    threads: int | None = None
-    parallel: int | None = None
-    pinned: bool = False  # stays in memory
-    mmproj: bool = True  # use the paired projector
-    runtime: str | None = None  # id of the runtime to run on; None: the active one
-    system_prompt: str | None = None  # offered by the window's chat
-    extra_args: tuple[str, ...] = ()  # appended to llama-server's arguments
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """All of settings.toml."""
-
-    version: int = VERSION
-    server: ServerSettings = field(default_factory=ServerSettings)
-    library: LibrarySettings = field(default_factory=LibrarySettings)
-    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
-    downloads: DownloadSettings = field(default_factory=DownloadSettings)
-    ui: UiSettings = field(default_factory=UiSettings)
-    aliases: Mapping[str, str] = field(default_factory=dict)  # name -> model id or "default"
-    models: Mapping[str, ModelSettings] = field(default_factory=dict)
-
-
-def _range(low: int, high: int, unit: str) -> Callable[[str, Any], None]:
-    def check(key: str, value: Any) -> None:
-        if value is not None and not low <= value <= high:
-            raise SettingsInvalid(
-                f"{key} is {value}; it must be {low} to {high} {unit}.".replace(" .", ".")
-            )
-
-    return check
-
-
-def _loopback(key: str, value: Any) -> None:
-    if value == "localhost":
-        return
-    try:
-        fine = ipaddress.ip_address(value).is_loopback
-    except ValueError:
-        fine = False
-    if not fine:
-        raise SettingsInvalid(
-            f"{key} is {value!r}, which other machines could reach.",
-            "Use 127.0.0.1: sharing on the network needs an API key and is not offered yet.",
-        )
-
-
-def _aliases(key: str, value: Any) -> None:
-    for name in value:
-        if not name.strip() or name == "default":
-            raise SettingsInvalid(
-                f"{key} holds the name “{name}”, which cannot be an alias.",
-                "`default` always means the active model; give another name.",
-            )
-
-
-def _one_of(*words: str) -> Callable[[str, Any], None]:
-    def check(key: str, value: Any) -> None:
-        if value is not None and value not in words:
-            known = f"{', '.join(words[:-1])} or {words[-1]}"
-            raise SettingsInvalid(f"{key} is {value!r}; it must be {known}.")
-
-    return check
-
-
-def _address(of_what: str) -> Callable[[str, Any], None]:
-    def check(key: str, value: Any) -> None:
-        if value is not None and not value.startswith(("https://", "http://")):
-            raise SettingsInvalid(
-                f"{key} is {value!r}, which is no address.",
-                f"Give the address of {of_what}, or clear it.",
-            )
-
-    return check
-
-
-# Arguments the engine itself decides; overriding them would break switching or safety.
-RESERVED_ARGS = frozenset(
-    {
-        *("-m", "--model", "-mu", "--model-url", "-hf", "-hfr", "--hf-repo", "-a", "--alias"),
-        *("--host", "--port", "--api-key", "--api-key-file", "--ssl-key-file", "--ssl-cert-file"),
-        *("--models-dir", "--models-preset", "--models-max", "--models-autoload"),
-        *("--slot-save-path", "--fit", "-fit", "--path", "--api-prefix", "--cors-origins"),
-        *("--log-file", "--log-disable"),
-    }
+from .settings_checks import RESERVED_ARGS
+from .settings_tables import parse_table, plain_table, to_table
+from .settings_values import (
+    VERSION,
+    DownloadSettings,
+    ModelSettings,
+    RuntimeSettings,
+    ServerSettings,
+    Settings,
 )
 
+__all__ = [
+    "RESERVED_ARGS",
+    "DownloadSettings",
+    "ModelSettings",
+    "RuntimeSettings",
+    "ServerSettings",
+    "Settings",
+    "SettingsStore",
+    "parse_table",
+    "plain_table",
+    "to_table",
+]
 
-def _extra_args(key: str, value: Any) -> None:
-    for word in value:
-        name = word.split("=", 1)[0]
-        # llama.cpp takes --slot_save_path for --slot-save-path.
-        if (name.replace("_", "-") if name.startswith("--") else name) in RESERVED_ARGS:
-            raise SettingsInvalid(
-                f"{key} holds {name}, which Llama Wrangler sets itself.",
-                "Remove it; context length, GPU layers and threads have their own fields.",
-            )
-        if "\x00" in word or len(word) > 4096:
-            raise SettingsInvalid(f"{key} holds a word that no command line can carry.")
-
-
-_CHECKS: dict[tuple[type, str], Callable[[str, Any], None]] = {
-    (Settings, "aliases"): _aliases,
-    (ServerSettings, "host"): _loopback,
-    (ServerSettings, "port"): _range(1024, 65535, ""),
-    (ServerSettings, "context_length"): _range(256, 16_777_216, "tokens"),
-    (ServerSettings, "memory_budget_bytes"): _range(64 << 20, 1 << 50, "bytes"),
-    (ServerSettings, "parallel"): _range(1, 256, "slots"),
-    (ServerSettings, "max_queue"): _range(1, 10_000, "requests"),
-    (RuntimeSettings, "backend"): _one_of(*BACKENDS),
-    (RuntimeSettings, "updates"): _one_of("off", "notify", "auto"),
-    (RuntimeSettings, "feed_url"): _address("the releases in the form of GitHub's API"),
-    (DownloadSettings, "concurrent"): _range(1, 8, "downloads"),
-    (DownloadSettings, "connections"): _range(1, 8, "connections"),
-    (DownloadSettings, "limit_bytes_s"): _range(16 << 10, 1 << 40, "bytes a second"),
-    (DownloadSettings, "hub_endpoint"): _address("a mirror of Hugging Face"),
-    (UiSettings, "theme"): _one_of("system", "light", "dark"),
-    (ModelSettings, "context_length"): _range(256, 16_777_216, "tokens"),
-    (ModelSettings, "gpu_layers"): _range(0, 10_000, "layers"),
-    (ModelSettings, "threads"): _range(1, 1024, "threads"),
-    (ModelSettings, "parallel"): _range(1, 256, "slots"),
-    (ModelSettings, "extra_args"): _extra_args,
-}
-
-
-def _convert(kind: Any, key: str, value: Any) -> Any:
-    """`value` from TOML or JSON as the annotated type `kind`; raises SettingsInvalid."""
-    origin = typing.get_origin(kind)
-    if origin in (types.UnionType, typing.Union):
-        if value is None:
-            return None
-        return _convert(
-            next(a for a in typing.get_args(kind) if a is not types.NoneType), key, value
-        )
-    if dataclasses.is_dataclass(kind):
-        return parse_table(typing.cast(type, kind), value, key)
-    if origin is tuple and isinstance(value, (list, tuple)):
-        return tuple(_convert(str, key, item) for item in value)
-    if isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, Mapping):
-        inner = typing.get_args(kind)[1]
-        return {str(k): _convert(inner, f"{key}.{k}", v) for k, v in value.items()}
-    if (
-        isinstance(kind, type)
-        and isinstance(value, kind)
-        and (kind is bool) == isinstance(value, bool)
-    ):
-        return value
-    wanted = {int: "a whole number", str: "text", bool: "true or false"}.get(
-        kind, "a list of words" if origin is tuple else "a table of names"
-    )
-    raise SettingsInvalid(f"{key} is {value!r}; it must be {wanted}.")
-
-
-def parse_table(kind: type, table: Any, where: str = "") -> Any:
-    """A settings dataclass from a plain table. Raises SettingsInvalid naming the key."""
-    if not isinstance(table, Mapping):
-        raise SettingsInvalid(f"{where or 'settings'} must be a table of keys.")
-    hints = typing.get_type_hints(kind)
-    values = {}
-    for name, value in table.items():
-        key = f"{where}.{name}" if where else str(name)
-        if name not in hints:
-            raise SettingsInvalid(
-                f"{key} is not a setting.", f"Known here: {', '.join(sorted(hints))}."
-            )
-        values[name] = _convert(hints[name], key, value)
-        check = _CHECKS.get((kind, name))
-        if check:
-            check(key, values[name])
-    return kind(**values)
-
-
-def to_table(value: Any) -> Any:
-    """The plain table of a settings dataclass; keys that are None are left out, as TOML needs."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        pairs = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
-        return {name: to_table(item) for name, item in pairs if item is not None}
-    if isinstance(value, Mapping):
-        return {key: to_table(item) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return list(value)
-    return value
-
-
-def plain_table(value: Any) -> Any:
-    """The settings as plain types for faces, keys that are None included."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        pairs = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
-        return {name: plain_table(item) for name, item in pairs}
-    if isinstance(value, Mapping):
-        return {key: plain_table(item) for key, item in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+log = logging.getLogger(__name__)
 
 
 def _migrate(table: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,120 @@
+"""Which values a setting may have, and what is said of the others."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+from typing import Any
+
+from .errors import SettingsInvalid
+from .settings_values import (
+    DownloadSettings,
+    ModelSettings,
+    RuntimeSettings,
+    ServerSettings,
+    Settings,
+    UiSettings,
+)
+from .values import BACKENDS
+
+
+def _range(low: int, high: int, unit: str) -> Callable[[str, Any], None]:
+    def check(key: str, value: Any) -> None:
+        if value is not None and not low <= value <= high:
+            raise SettingsInvalid(
+                f"{key} is {value}; it must be {low} to {high} {unit}.".replace(" .", ".")
+            )
+
+    return check
+
+
+def _loopback(key: str, value: Any) -> None:
+    if value == "localhost":
+        return
+    try:
+        fine = ipaddress.ip_address(value).is_loopback
+    except ValueError:
+        fine = False
+    if not fine:
+        raise SettingsInvalid(
+            f"{key} is {value!r}, which other machines could reach.",
+            "Use 127.0.0.1: sharing on the network needs an API key and is not offered yet.",
+        )
+
+
+def _aliases(key: str, value: Any) -> None:
+    for name in value:
+        if not name.strip() or name == "default":
+            raise SettingsInvalid(
+                f"{key} holds the name “{name}”, which cannot be an alias.",
+                "`default` always means the active model; give another name.",
+            )
+
+
+def _one_of(*words: str) -> Callable[[str, Any], None]:
+    def check(key: str, value: Any) -> None:
+        if value is not None and value not in words:
+            known = f"{', '.join(words[:-1])} or {words[-1]}"
+            raise SettingsInvalid(f"{key} is {value!r}; it must be {known}.")
+
+    return check
+
+
+def _address(of_what: str) -> Callable[[str, Any], None]:
+    def check(key: str, value: Any) -> None:
+        if value is not None and not value.startswith(("https://", "http://")):
+            raise SettingsInvalid(
+                f"{key} is {value!r}, which is no address.",
+                f"Give the address of {of_what}, or clear it.",
+            )
+
+    return check
+
+
+# Arguments the engine itself decides; overriding them would break switching or safety.
+RESERVED_ARGS = frozenset(
+    {
+        *("-m", "--model", "-mu", "--model-url", "-hf", "-hfr", "--hf-repo", "-a", "--alias"),
+        *("--host", "--port", "--api-key", "--api-key-file", "--ssl-key-file", "--ssl-cert-file"),
+        *("--models-dir", "--models-preset", "--models-max", "--models-autoload"),
+        *("--slot-save-path", "--fit", "-fit", "--path", "--api-prefix", "--cors-origins"),
+        *("--log-file", "--log-disable"),
+    }
+)
+
+
+def _extra_args(key: str, value: Any) -> None:
+    for word in value:
+        name = word.split("=", 1)[0]
+        # llama.cpp takes --slot_save_path for --slot-save-path.
+        if (name.replace("_", "-") if name.startswith("--") else name) in RESERVED_ARGS:
+            raise SettingsInvalid(
+                f"{key} holds {name}, which Llama Wrangler sets itself.",
+                "Remove it; context length, GPU layers and threads have their own fields.",
+            )
+        if "\x00" in word or len(word) > 4096:
+            raise SettingsInvalid(f"{key} holds a word that no command line can carry.")
+
+
+CHECKS: dict[tuple[type, str], Callable[[str, Any], None]] = {
+    (Settings, "aliases"): _aliases,
+    (ServerSettings, "host"): _loopback,
+    (ServerSettings, "port"): _range(1024, 65535, ""),
+    (ServerSettings, "context_length"): _range(256, 16_777_216, "tokens"),
+    (ServerSettings, "memory_budget_bytes"): _range(64 << 20, 1 << 50, "bytes"),
+    (ServerSettings, "parallel"): _range(1, 256, "slots"),
+    (ServerSettings, "max_queue"): _range(1, 10_000, "requests"),
+    (RuntimeSettings, "backend"): _one_of(*BACKENDS),
+    (RuntimeSettings, "updates"): _one_of("off", "notify", "auto"),
+    (RuntimeSettings, "feed_url"): _address("the releases in the form of GitHub's API"),
+    (DownloadSettings, "concurrent"): _range(1, 8, "downloads"),
+    (DownloadSettings, "connections"): _range(1, 8, "connections"),
+    (DownloadSettings, "limit_bytes_s"): _range(16 << 10, 1 << 40, "bytes a second"),
+    (DownloadSettings, "hub_endpoint"): _address("a mirror of Hugging Face"),
+    (UiSettings, "theme"): _one_of("system", "light", "dark"),
+    (ModelSettings, "context_length"): _range(256, 16_777_216, "tokens"),
+    (ModelSettings, "gpu_layers"): _range(0, 10_000, "layers"),
+    (ModelSettings, "threads"): _range(1, 1024, "threads"),
+    (ModelSettings, "parallel"): _range(1, 256, "slots"),
+    (ModelSettings, "extra_args"): _extra_args,
+}

@@ -1,0 +1,87 @@
+"""What can be set: the frozen tables of settings.toml with their defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """How models are served. Lengths in tokens, memory in bytes."""
+
+    host: str = "127.0.0.1"
+    port: int = 7070
+    context_length: int = 8192
+    memory_budget_bytes: int | None = None  # None: what is free, less a reserve
+    parallel: int | None = None  # slots; None: llama-server decides
+    max_queue: int = 64  # requests that may wait for one model
+    start_with: str = "last"  # "nothing", "last" or a model id
+
+
+@dataclass(frozen=True, slots=True)
+class LibrarySettings:
+    """Folders scanned besides the home's own `models/`."""
+
+    folders: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeSettings:
+    """Which llama.cpp is used."""
+
+    server_path: str | None = None  # None: the best one found
+    auto_build: bool = True  # get one, prebuilt or from source, when none is found
+    backend: str | None = None  # the rung of the ladder to take; None: the best that works
+    updates: str = "notify"  # "off", "notify" or "auto": installed when proved and nothing runs
+    feed_url: str | None = None  # of the releases, in the form of GitHub's API; None: official
+
+
+@dataclass(frozen=True, slots=True)
+class DownloadSettings:
+    """How models are fetched."""
+
+    concurrent: int = 2  # downloads at a time
+    connections: int = 4  # at most, for each of them
+    limit_bytes_s: int | None = None  # all together; None: as fast as it goes
+    hub_endpoint: str | None = None  # a mirror of Hugging Face; None: HF_ENDPOINT, or the Hub
+    token_stored: bool = False  # a token is in the keychain; the token itself is never here
+
+
+@dataclass(frozen=True, slots=True)
+class UiSettings:
+    """What the window remembers."""
+
+    theme: str = "system"
+    close_to_tray: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """Wishes for one model; None means "as the server settings say"."""
+
+    context_length: int | None = None
+    gpu_layers: int | None = None  # None: what the fit says
+    threads: int | None = None
+    parallel: int | None = None
+    pinned: bool = False  # stays in memory
+    mmproj: bool = True  # use the paired projector
+    runtime: str | None = None  # id of the runtime to run on; None: the active one
+    system_prompt: str | None = None  # offered by the window's chat
+    extra_args: tuple[str, ...] = ()  # appended to llama-server's arguments
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All of settings.toml."""
+
+    version: int = VERSION
+    server: ServerSettings = field(default_factory=ServerSettings)
+    library: LibrarySettings = field(default_factory=LibrarySettings)
+    runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
+    downloads: DownloadSettings = field(default_factory=DownloadSettings)
+    ui: UiSettings = field(default_factory=UiSettings)
+    aliases: Mapping[str, str] = field(default_factory=dict)  # name -> model id or "default"
+    models: Mapping[str, ModelSettings] = field(default_factory=dict)
