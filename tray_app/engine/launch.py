@@ -48,6 +48,7 @@ def arguments(
     endpoint: Endpoint,
     slot_folder: Path,
     prompt_cache_mib: int,
+    draft_path: Path | None = None,
 ) -> tuple[str, ...]:
     """The whole argument vector of the model's llama-server.
 
@@ -65,12 +66,13 @@ def arguments(
     if layers is not None and layers >= 0:
         words += ["--gpu-layers", str(layers)]
     words += placement.extra_args
+    words += computing_arguments(settings)
     if settings.threads is not None:
         words += ["--threads", str(settings.threads)]
     if settings.parallel is not None:
         words += ["--parallel", str(settings.parallel)]
-    if settings.mmproj and model.mmproj_path is not None:
-        words += ["--mmproj", str(model.mmproj_path)]
+    words += file_arguments(settings, model, draft_path)
+    words += _answer_arguments(settings)
     if model.kind is ModelKind.EMBEDDING:
         words += ["--embeddings"]
     words += ["--slot-save-path", str(slot_folder), "--cache-ram", str(prompt_cache_mib)]
@@ -78,6 +80,71 @@ def arguments(
     if runtime.backend != "cpu":
         words += ["--verbosity", LOAD_DETAILS]
     return (*words, *settings.extra_args)
+
+
+def computing_arguments(settings: ModelSettings) -> list[str]:
+    """What changes how much memory the same weights and context take: the fit needs it too."""
+    words: list[str] = []
+    if settings.kv_cache_type is not None:
+        words += ["--cache-type-k", settings.kv_cache_type]
+        words += ["--cache-type-v", settings.kv_cache_type]
+    if settings.flash_attention is not None:
+        words += ["--flash-attn", settings.flash_attention]
+    if settings.batch_size is not None:
+        words += ["--batch-size", str(settings.batch_size)]
+    if settings.ubatch_size is not None:
+        words += ["--ubatch-size", str(settings.ubatch_size)]
+    return words
+
+
+def files_beside(
+    settings: ModelSettings, model: Model, draft_path: Path | None = None
+) -> list[Path]:
+    """The further files that are loaded with the model: projector, draft model, adapters."""
+    projector = [model.mmproj_path] if settings.mmproj and model.mmproj_path is not None else []
+    draft = [draft_path] if draft_path is not None else []
+    return [*projector, *draft, *map(Path, settings.lora)]
+
+
+def file_arguments(settings: ModelSettings, model: Model, draft_path: Path | None) -> list[str]:
+    """The arguments that name these files."""
+    words: list[str] = []
+    if settings.mmproj and model.mmproj_path is not None:
+        words += ["--mmproj", str(model.mmproj_path)]
+    if draft_path is not None:
+        words += ["--model-draft", str(draft_path)]
+    for path, scale in settings.lora.items():
+        if scale == 1.0:
+            words += ["--lora", _csv_field(path)]
+        else:
+            words += ["--lora-scaled", _csv_field(f"{path}:{scale:g}")]
+    return words
+
+
+def _csv_field(text: str) -> str:
+    """One field of the comma-separated lists that llama.cpp reads (common/arg.cpp)."""
+    return '"' + text.replace('"', '""') + '"' if "," in text or '"' in text else text
+
+
+def _answer_arguments(settings: ModelSettings) -> list[str]:
+    """How it answers where a request does not say otherwise."""
+    words: list[str] = []
+    for name, value in (
+        ("--temp", settings.temperature),
+        ("--top-p", settings.top_p),
+        ("--top-k", settings.top_k),
+        ("--min-p", settings.min_p),
+        ("--repeat-penalty", settings.repeat_penalty),
+        ("--predict", settings.max_tokens),
+        ("--reasoning", settings.reasoning),
+    ):
+        if value is not None:
+            words += [name, f"{value:g}" if isinstance(value, float) else str(value)]
+    template = settings.chat_template
+    if template is not None:
+        is_file = template.endswith(".jinja") or "/" in template or "\\" in template
+        words += ["--chat-template-file" if is_file else "--chat-template", template]
+    return words
 
 
 # At llama-server's default of 3 a load does not tell how many layers went to the GPU (b11434).

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable
 from typing import Any
 
 from .errors import SettingsInvalid
 from .settings_values import (
+    KV_CACHE_TYPES,
     DownloadSettings,
     ModelSettings,
     RuntimeSettings,
@@ -18,7 +20,7 @@ from .settings_values import (
 from .values import BACKENDS
 
 
-def _range(low: int, high: int, unit: str) -> Callable[[str, Any], None]:
+def _range(low: float, high: float, unit: str) -> Callable[[str, Any], None]:
     def check(key: str, value: Any) -> None:
         if value is not None and not low <= value <= high:
             raise SettingsInvalid(
@@ -28,18 +30,52 @@ def _range(low: int, high: int, unit: str) -> Callable[[str, Any], None]:
     return check
 
 
-def _loopback(key: str, value: Any) -> None:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address to listen on."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _host(key: str, value: Any) -> None:
     if value == "localhost":
         return
     try:
-        fine = ipaddress.ip_address(value).is_loopback
+        ipaddress.ip_address(value)
     except ValueError:
-        fine = False
-    if not fine:
         raise SettingsInvalid(
-            f"{key} is {value!r}, which other machines could reach.",
-            "Use 127.0.0.1: sharing on the network needs an API key and is not offered yet.",
-        )
+            f"{key} is {value!r}, which is no address of a network interface.",
+            "Use 127.0.0.1 for this machine alone, or 0.0.0.0 to share on the network.",
+        ) from None
+
+
+def _origins(key: str, value: Any) -> None:
+    for origin in value:
+        if not _ORIGIN.fullmatch(origin):
+            raise SettingsInvalid(
+                f"{key} holds {origin!r}, which is not the origin of a page.",
+                "Write it as the browser does: https://example.org, without a path.",
+            )
+
+
+def _one_line(key: str, value: Any) -> None:
+    if value is not None and (not value.strip() or any(c in value for c in "\x00\r\n")):
+        raise SettingsInvalid(f"{key} is {value!r}, which is neither a name nor a path.")
+
+
+def _lora(key: str, value: Any) -> None:
+    for path, scale in value.items():
+        _one_line(key, path)
+        if not -100 <= scale <= 100:
+            raise SettingsInvalid(f"{key} has the scale {scale} for {path}; it is -100 to 100.")
+        if scale != 1.0 and ":" in path:  # llama.cpp splits FNAME:SCALE at each colon (arg.cpp)
+            raise SettingsInvalid(
+                f"{key}: llama.cpp takes no scale for a path with a colon: {path}.",
+                "Use the scale 1, or a path relative to the drive.",
+            )
 
 
 def _aliases(key: str, value: Any) -> None:
@@ -71,6 +107,8 @@ def _address(of_what: str) -> Callable[[str, Any], None]:
     return check
 
 
+_ORIGIN = re.compile(r"https?://[a-z0-9.\-\[\]:]{1,255}")
+
 # Arguments the engine itself decides; overriding them would break switching or safety.
 RESERVED_ARGS = frozenset(
     {
@@ -98,12 +136,17 @@ def _extra_args(key: str, value: Any) -> None:
 
 CHECKS: dict[tuple[type, str], Callable[[str, Any], None]] = {
     (Settings, "aliases"): _aliases,
-    (ServerSettings, "host"): _loopback,
+    (ServerSettings, "host"): _host,
     (ServerSettings, "port"): _range(1024, 65535, ""),
     (ServerSettings, "context_length"): _range(256, 16_777_216, "tokens"),
     (ServerSettings, "memory_budget_bytes"): _range(64 << 20, 1 << 50, "bytes"),
     (ServerSettings, "parallel"): _range(1, 256, "slots"),
     (ServerSettings, "max_queue"): _range(1, 10_000, "requests"),
+    (ServerSettings, "idle_unload_s"): _range(0, 30 * 86_400, "seconds"),
+    (ServerSettings, "conversations_bytes"): _range(0, 1 << 50, "bytes"),
+    (ServerSettings, "cors_origins"): _origins,
+    (ServerSettings, "tls_certificate"): _one_line,
+    (ServerSettings, "tls_key"): _one_line,
     (RuntimeSettings, "backend"): _one_of(*BACKENDS),
     (RuntimeSettings, "updates"): _one_of("off", "notify", "auto"),
     (RuntimeSettings, "feed_url"): _address("the releases in the form of GitHub's API"),
@@ -116,5 +159,20 @@ CHECKS: dict[tuple[type, str], Callable[[str, Any], None]] = {
     (ModelSettings, "gpu_layers"): _range(0, 10_000, "layers"),
     (ModelSettings, "threads"): _range(1, 1024, "threads"),
     (ModelSettings, "parallel"): _range(1, 256, "slots"),
+    (ModelSettings, "batch_size"): _range(1, 65_536, "tokens"),
+    (ModelSettings, "ubatch_size"): _range(1, 65_536, "tokens"),
+    (ModelSettings, "kv_cache_type"): _one_of(*KV_CACHE_TYPES),
+    (ModelSettings, "flash_attention"): _one_of("on", "off", "auto"),
+    (ModelSettings, "idle_unload_s"): _range(0, 30 * 86_400, "seconds"),
+    (ModelSettings, "draft_model"): _one_line,
+    (ModelSettings, "lora"): _lora,
+    (ModelSettings, "temperature"): _range(0, 100, ""),
+    (ModelSettings, "top_p"): _range(0, 1, ""),
+    (ModelSettings, "top_k"): _range(0, (1 << 31) - 1, "tokens"),
+    (ModelSettings, "min_p"): _range(0, 1, ""),
+    (ModelSettings, "repeat_penalty"): _range(0, 100, ""),
+    (ModelSettings, "max_tokens"): _range(1, (1 << 31) - 1, "tokens"),
+    (ModelSettings, "chat_template"): _one_line,
+    (ModelSettings, "reasoning"): _one_of("on", "off", "auto"),
     (ModelSettings, "extra_args"): _extra_args,
 }

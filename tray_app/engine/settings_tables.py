@@ -28,15 +28,16 @@ def _convert(kind: Any, key: str, value: Any) -> Any:
     if isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, Mapping):
         inner = typing.get_args(kind)[1]
         return {str(k): _convert(inner, f"{key}.{k}", v) for k, v in value.items()}
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
     if (
         isinstance(kind, type)
         and isinstance(value, kind)
         and (kind is bool) == isinstance(value, bool)
     ):
         return value
-    wanted = {int: "a whole number", str: "text", bool: "true or false"}.get(
-        kind, "a list of words" if origin is tuple else "a table of names"
-    )
+    words = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    wanted = words.get(kind, "a list of words" if origin is tuple else "a table of names")
     raise SettingsInvalid(f"{key} is {value!r}; it must be {wanted}.")
 
 

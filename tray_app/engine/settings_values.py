@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 VERSION = 1
+# `llama-server --help` of b11434, --cache-type-k.
+KV_CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,16 @@ class ServerSettings:
     parallel: int | None = None  # slots; None: llama-server decides
     max_queue: int = 64  # requests that may wait for one model
     start_with: str = "last"  # "nothing", "last" or a model id
+    preload: tuple[str, ...] = ()  # ids of further models that are loaded at the start
+    idle_unload_s: int = 300  # a model leaves memory this long after its last request; 0: never
+    yield_memory: bool = True  # idle models leave when other programs need the memory
+    rest_model: str | None = None  # id: comes when idleness has emptied memory, and stays
+    keep_conversations: bool = True  # the KV cache of a model that leaves is kept on the disk
+    conversations_bytes: int = 8 << 30  # at most, for all models together
+    local_without_key: bool = False  # while shared: programs on this machine need no key
+    cors_origins: tuple[str, ...] = ()  # pages that may use the server besides those of localhost
+    tls_certificate: str | None = None  # PEM files; both or none
+    tls_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +78,25 @@ class ModelSettings:
     gpu_layers: int | None = None  # None: what the fit says
     threads: int | None = None
     parallel: int | None = None
+    batch_size: int | None = None  # tokens of a prompt that are taken in one go (logical)
+    ubatch_size: int | None = None  # of these, what is computed at once (physical)
+    kv_cache_type: str | None = None  # KV_CACHE_TYPES; None: F16
+    flash_attention: str | None = None  # "on", "off" or "auto"
     pinned: bool = False  # stays in memory
+    never_keep: bool = False  # leaves memory as soon as nobody uses it
+    idle_unload_s: int | None = None  # its own time; 0: never
     mmproj: bool = True  # use the paired projector
+    draft_model: str | None = None  # id or path of a small model for speculative decoding
+    lora: Mapping[str, float] = field(default_factory=dict)  # path of an adapter -> scale
+    temperature: float | None = None  # sampling: defaults for requests that do not say
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    repeat_penalty: float | None = None
+    max_tokens: int | None = None  # of an answer; None: until the model ends it
+    chat_template: str | None = None  # a name that llama.cpp knows, or the path of a .jinja file
+    reasoning: str | None = None  # "on", "off" or "auto"
+    keep_conversations: bool | None = None
     runtime: str | None = None  # id of the runtime to run on; None: the active one
     system_prompt: str | None = None  # offered by the window's chat
     extra_args: tuple[str, ...] = ()  # appended to llama-server's arguments
