@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from .engine.errors import EngineError, ErrorView
-from .engine.values import ModelState, ModelStatus, RequestRecord
+from .engine.values import Measures, ModelState, ModelStatus, RequestRecord
 from .http_wire import (
     HOP_BY_HOP,
     Answer,
@@ -83,6 +83,7 @@ class Backend(Protocol):
     def status(self, model_id: str) -> ModelStatus: ...
     def model_list(self) -> list[dict[str, Any]]: ...
     def health(self) -> dict[str, Any]: ...
+    async def measures(self) -> Measures: ...
     def record(self, record: RequestRecord) -> None: ...
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from .downloads.values import Download
 from .errors import ErrorView
+from .measures import ChildFigures, Histogram, Measures, ModelCounts
 from .runtime.values import (
     BACKENDS,
     Asset,
@@ -36,6 +37,7 @@ from .runtime.values import (
 __all__ = [
     "BACKENDS",
     "Asset",
+    "ChildFigures",
     "Download",
     "Folder",
     "FolderState",
@@ -43,11 +45,14 @@ __all__ = [
     "GatewayStatus",
     "Gpu",
     "Hardware",
+    "Histogram",
     "Job",
     "JobState",
     "LeftOut",
+    "Measures",
     "Memory",
     "Model",
+    "ModelCounts",
     "ModelKind",
     "ModelState",
     "ModelStatus",
