@@ -111,3 +111,39 @@ def test_a_child_that_does_not_answer_is_left_out_and_holds_nobody_up(product: P
     children = {dict(labels)["model"] for name, labels in samples if name.startswith("llamacpp:")}
     assert children == {SECOND}
     assert product.chat(FIRST)[0] == 200
+
+
+def test_use_is_told_by_model_with_speeds(product: Product) -> None:
+    client = product.start()
+    loaded(client, FIRST)
+    for _ in range(3):
+        assert product.chat(FIRST, 6)[0] == 200
+    wait_until(lambda: client.snapshot()["gateway"]["requests_total"] == 3)
+    (row,) = client.call("request_history", limit=1)
+    assert row["cached_tokens"] == row["prompt_tokens"] - 1  # asked before, all but one token
+    assert row["prompt_tokens_per_s"] > 1
+    assert 0 < row["first_token_s"] < row["duration_s"]  # not when the whole answer came
+    found = client.call("usage", days=1)
+    (model,) = found["models"]
+    assert (model["model_id"], model["requests"], model["failed"]) == (FIRST, 3, 0)
+    assert model["tokens_per_s"] > 1
+    assert model["prompt_tokens_per_s"] > 1
+    assert model["first_token_median_s"] <= model["first_token_p95_s"]
+    assert sum(bucket["requests"] for bucket in model["buckets"]) == 3
+    assert client.call("usage", model_id=SECOND, days=7)["models"] == []
+
+
+def test_slots_tell_what_a_model_holds_and_do_not_use_it(product: Product) -> None:
+    client = product.start()
+    assert client.call("slots", model_id=FIRST) == []
+    loaded(client, FIRST)
+    assert product.chat(FIRST, 6)[0] == 200
+    before = status_of(client, FIRST)
+    slots = client.call("slots", model_id=FIRST)
+    assert {slot["context_length"] for slot in slots} == {before["context_length"]}
+    assert not any(slot["busy"] for slot in slots)
+    assert sum(slot["context_used"] > 10 for slot in slots) == 1
+    assert all(set(slot) == {"id", "busy", "context_length", "context_used"} for slot in slots)
+    with halted(before["pid"]):
+        assert client.call("slots", model_id=FIRST) == []
+    assert status_of(client, FIRST) == before

@@ -1,4 +1,4 @@
-"""What the engine counts and sees of its models, as frozen values: for `/metrics`."""
+"""What the engine counts and sees of its models, as frozen values."""
 
 from __future__ import annotations
 
@@ -53,3 +53,53 @@ class Measures:
     statuses: tuple[ModelStatus, ...]
     counts: tuple[ModelCounts, ...]
     children: tuple[ChildFigures, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UsageBucket:
+    """One hour or one day of a model's use; those without a request are not listed."""
+
+    start_at: float
+    requests: int
+    generated_tokens: int
+    tokens_per_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUsage:
+    """What one model did in a span of time. Speeds are tokens by the time they took."""
+
+    model_id: str
+    requests: int
+    failed: int  # answered with an error; a client that left is none
+    last_at: float
+    prompt_tokens: int
+    cached_tokens: int  # of the prompt tokens
+    generated_tokens: int
+    longest_tokens: int | None  # prompt and answer together: the most context that was used
+    tokens_per_s: float | None
+    prompt_tokens_per_s: float | None
+    first_token_median_s: float | None
+    first_token_p95_s: float | None
+    buckets: tuple[UsageBucket, ...]  # oldest first
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Use of all models, or of one, from the kept requests."""
+
+    from_at: float
+    until_at: float
+    bucket_s: int  # an hour, or a day (which is an hour longer or shorter twice a year)
+    kept_from_at: float | None  # the oldest request that is still known; None: there is none
+    models: tuple[ModelUsage, ...]  # most used first
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One place of a running llama-server: a request is worked on in it, or its rest is kept."""
+
+    id: int
+    busy: bool
+    context_length: int  # tokens it may hold
+    context_used: int  # tokens it holds
