@@ -8,10 +8,12 @@ import { bytes, contextShort, plural } from '../format.js';
 import { offloadView } from '../runtime-words.js';
 import { LogCard } from '../components/log-viewer.js';
 import { ModelStateText } from '../components/model-state.js';
+import { Slots } from '../components/slots.js';
 import { Ago, Callout, Card, CodeBlock, CopyButton, Dot, PageHead, Spinner, Words } from '../components/ui.js';
 import { CommandLine } from './model-drawer.js';
 import { Requests } from './requests.js';
 import { RuntimeCard } from './runtime-card.js';
+import { SpeedCard } from './speed-card.js';
 
 const WORDS = { stopped: 'Stopped', starting: 'Starting', ready: 'Ready', busy: 'Answering', error: 'Needs attention' };
 const TONES = { stopped: 'idle', starting: 'busy', ready: 'ok', busy: 'ok', error: 'bad' };
@@ -22,6 +24,7 @@ export const ServerView = () => html`
     <div class="page-scroll"><div class="server-grid">
       <div class="server-column"><${StatusCard} /><${ConnectCard} /></div>
       <div class="server-column"><${MemoryCard} /><${RuntimeCard} /></div>
+      <${SpeedCard} />
       <${Requests} />
       <${LogCard} />
     </div></div>
@@ -81,7 +84,8 @@ function Resident({ status }) {
     <li class="resident-row">
       <div><span class="resident-name">${nameOf(status.model_id)}</span>
         <span class="muted digits">${facts}${idle && html` · used <${Ago} at=${status.last_used_at} />`}</span>
-        ${offload && html`<span class="offload digits" data-tone=${offload.tone} title=${status.runtime_id ?? undefined}>${offload.text}</span>`}</div>
+        ${offload && html`<span class="offload digits" data-tone=${offload.tone} title=${status.runtime_id ?? undefined}>${offload.text}</span>`}
+        <${Slots} status=${status} /></div>
       ${model && html`<${ModelStateText} model=${model} />`}
       <button type="button" class="button small quiet" disabled=${status.state !== 'ready' || status.in_flight > 0}
         onClick=${() => unloadModel(status.model_id)}>Unload</button>
