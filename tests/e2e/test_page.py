@@ -178,6 +178,14 @@ def test_the_server_page_shows_address_command_and_a_live_log(opened: Opened) ->
     expect(lines).not_to_contain_text("prompt eval time")
     kit.complete(client, "A llama is", tokens=2)
     expect(lines).to_contain_text("prompt eval time", timeout=10_000)
+    expect(lines.locator("mark").first).to_have_text("prompt eval time")
+    page.get_by_label("Levels shown").select_option("error")
+    expect(lines).to_have_text("No line matches.")
+    page.get_by_label("Levels shown").select_option("info")
+    expect(lines).to_contain_text("prompt eval time")
+    page.get_by_label("Search the log").fill("")
+    page.get_by_label("Log file").select_option("engine.log")
+    expect(page.get_by_label("Log engine.log", exact=True)).to_contain_text("engine started")
     opened.watch.assert_clean()
 
 
