@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import json
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -147,3 +149,21 @@ def test_slots_tell_what_a_model_holds_and_do_not_use_it(product: Product) -> No
     with halted(before["pid"]):
         assert client.call("slots", model_id=FIRST) == []
     assert status_of(client, FIRST) == before
+
+
+def test_the_status_line_says_the_last_speed_while_it_answers(product: Product) -> None:
+    client = product.start()
+    client.call("switch_model", model_id=FIRST)
+    wait_until(lambda: status_of(client, FIRST)["state"] == "ready", 30)
+    assert product.chat("default", 6)[0] == 200
+    wait_until(lambda: client.snapshot()["gateway"]["requests_total"] == 1)
+    asked = {"model": "default", "stream": True, "max_tokens": 2000, "ignore_eos": True}
+    connection = http.client.HTTPConnection("127.0.0.1", product.port, timeout=30)
+    try:
+        body = json.dumps({**asked, "prompt": "A llama is"})
+        connection.request("POST", "/v1/completions", body)
+        connection.getresponse()
+        said = client.snapshot()["status_text"]
+    finally:
+        connection.close()
+    assert re.search(r": answering 1 request, lately \d+(\.\d)? tokens/s$", said), said

@@ -138,6 +138,16 @@ def test_a_load_is_counted_once_however_often_its_model_changes() -> None:
     assert (counts.loads, counts.load_s) == (2, 5.0)
 
 
+def test_the_last_speed_is_known_for_a_while() -> None:
+    tally = Tally()
+    assert tally.lately(MODEL, 0.0) is None
+    tally.answered(record(tokens_per_s=41.0))  # from 1 to 4
+    tally.answered(record(tokens_per_s=None))
+    assert tally.lately(MODEL, 600.0) == 41.0
+    assert tally.lately(MODEL, 700.0) is None
+    assert (tally.lately(None, 600.0), tally.lately("other", 600.0)) == (None, None)
+
+
 def test_the_childrens_own_figures_carry_their_model() -> None:
     children = (ChildFigures(MODEL, CHILD), ChildFigures("b", CHILD), ChildFigures("c", None))
     families = parsed(measures(children=children))

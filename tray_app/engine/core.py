@@ -213,6 +213,7 @@ class Engine:
         active = next((model for model in models if model.id == active_id), None)
         runtime = self.runtime.status()
         gateway = replace(self.gateway, requests_total=self.history.total)
+        speed = self.backend.tally.lately(active_id, time.time())
         return Snapshot(
             seq=seq,
             version=self.version,
@@ -221,7 +222,7 @@ class Engine:
             home=self.home.path,
             mode=self.mode,
             server_state=summary.server_state(active_id, statuses, gateway, runtime),
-            status_text=summary.status_text(active, models, statuses, gateway, runtime),
+            status_text=summary.status_text(active, models, statuses, gateway, runtime, speed),
             active_model_id=active_id,
             recent_model_ids=self.active.recent,
             gateway=gateway,

@@ -12,6 +12,7 @@ from .values import ModelState, ModelStatus, RequestRecord
 
 # Few, because every model has each of them: from one cached answer to a long text on a slow CPU.
 DURATION_BOUNDS_S = (0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+LATELY_S = 600.0  # a speed that is older says little about now
 FIRST_TOKEN_BOUNDS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -43,10 +44,11 @@ class _Counted:
     loads: int = 0
     load_s: float = 0.0
     loaded_at: float | None = None  # of the load counted last
+    speed: tuple[float, float] | None = None  # (Unix time, tokens/s) of the last that told one
 
 
 class Tally:
-    """Everything happens on the event loop: the gateway's records and the residency's changes.
+    """Changed on the event loop alone: by the gateway's records and the residency's changes.
 
     It grows by the models that were asked for, as the resident set does.
     """
@@ -62,6 +64,8 @@ class Tally:
         counted.generated_tokens += record.generated_tokens or 0
         counted.wait_s += record.wait_s
         counted.duration.add(record.duration_s)
+        if record.tokens_per_s:
+            counted.speed = (record.started_at + record.duration_s, record.tokens_per_s)
         # Without tokens (a list of slots, a refusal) the first byte is no token.
         if record.first_token_s is not None and record.generated_tokens:
             counted.first_token.add(record.first_token_s)
@@ -75,6 +79,13 @@ class Tally:
             counted.loaded_at = status.loaded_at
             counted.loads += 1
             counted.load_s += status.load_s or 0.0
+
+    def lately(self, model_id: str | None, now: float) -> float | None:
+        """Tokens/s of the model's last answer, if that is not long ago; any thread."""
+        counted = self._models.get(model_id or "")
+        if counted is None or counted.speed is None or now - counted.speed[0] > LATELY_S:
+            return None
+        return counted.speed[1]
 
     def read(self) -> tuple[ModelCounts, ...]:
         """The counts of every model that has any."""

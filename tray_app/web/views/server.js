@@ -3,9 +3,9 @@
 
 import { html, useState } from '../html.js';
 import { unloadModel } from '../actions.js';
-import { activeModel, gateway, lastRequest, link, memory, modelById, nameOf, runtimeById, serverState, statuses, statusText } from '../store.js';
+import { activeModel, gateway, lastRequest, link, memory, modelById, nameOf, runtime, runtimeById, serverState, statuses, statusText } from '../store.js';
 import { bytes, contextShort, plural } from '../format.js';
-import { offloadView } from '../runtime-words.js';
+import { gpuMemory, offloadView } from '../runtime-words.js';
 import { LogCard } from '../components/log-viewer.js';
 import { ModelStateText } from '../components/model-state.js';
 import { Slots } from '../components/slots.js';
@@ -63,7 +63,8 @@ function MemoryCard() {
         <span style=${{ width: `${part * 100}%` }}></span></div>
       <p class="meter-words digits"><span><strong>${bytes(m.models_bytes)}</strong> held by models</span>
         <span>${over ? 'over the budget' : `${bytes(free)} free`} of ${bytes(m.budget_bytes)}</span></p>
-      <p class="muted digits hint">This computer has ${bytes(m.total_bytes)}, ${bytes(m.available_bytes)} of it available now.</p>
+      <p class="muted digits hint">This computer has ${bytes(m.total_bytes)}, ${bytes(m.available_bytes)} of it available now.
+        ${gpuMemory(runtime.value?.hardware).map((line) => ` ${line}`)}</p>
       ${resident.length
         ? html`<ul class="resident">${resident.map((s) => html`<${Resident} key=${s.model_id} status=${s} />`)}</ul>`
         : html`<p class="muted nothing-line">No model is in memory. One loads when it is asked.</p>`}

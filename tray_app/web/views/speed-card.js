@@ -4,7 +4,7 @@
 import { html, useEffect, useRef, useState } from '../html.js';
 import { attempt } from '../actions.js';
 import { lastRequest, nameOf, statusById } from '../store.js';
-import { DASH, duration, integer, plural, speed } from '../format.js';
+import { countShort, DASH, duration, integer, plural, speed } from '../format.js';
 import { bars, chartLabel, keptWords, rate, tokensWords } from '../usage-words.js';
 import { BarChart } from '../components/bar-chart.js';
 import { Card } from '../components/ui.js';
@@ -107,6 +107,6 @@ function Row({ usage, model }) {
       <td class="num">${integer(model.requests)}${model.failed > 0 && html`<span class="bad-text"> (${integer(model.failed)} failed)</span>`}</td>
       <td><${BarChart} bars=${counts} label=${chartLabel(`Requests ${by}`, counts, requests)} /></td>
       <td class="num">${waiting || DASH}</td>
-      <td class="num" title=${tokensWords(model)}>${integer(model.prompt_tokens)} / ${integer(model.generated_tokens)}</td>
+      <td class="num" title=${tokensWords(model)}>${countShort(model.prompt_tokens)} / ${countShort(model.generated_tokens)}</td>
     </tr>`;
 }
