@@ -71,7 +71,8 @@ def _details(page: Any, client: Client) -> None:
 
 
 def _server(page: Any, client: Client) -> None:
-    page.locator("table").wait_for()
+    page.get_by_role("region", name="Speed and use by model").locator("table").wait_for()
+    page.get_by_role("region", name="Last requests").locator("table").wait_for()
 
 
 def _chat(page: Any, client: Client) -> None:

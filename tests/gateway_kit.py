@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tray_app.engine.errors import EngineError, ErrorView, ModelNotFound, NoActiveModel
-from tray_app.engine.values import ModelState, ModelStatus, RequestRecord
+from tray_app.engine.values import Measures, ModelState, ModelStatus, RequestRecord
 from tray_app.gateway import Gateway
 
 CLIENT_LIMIT = 40  # requests a greedy client sends ahead
@@ -59,6 +59,7 @@ class FakeBackend:
     leases: list[FakeLease] = field(default_factory=list)
     records: list[RequestRecord] = field(default_factory=list)
     asked: list[str | None] = field(default_factory=list)
+    measured: Measures | None = None
     waiting: int = 0
     left_the_queue: int = 0
     ready: asyncio.Event = field(default_factory=asyncio.Event)
@@ -103,6 +104,10 @@ class FakeBackend:
 
     def health(self) -> dict[str, Any]:
         return {"status": "ok"}
+
+    async def measures(self) -> Measures:
+        assert self.measured is not None
+        return self.measured
 
     def record(self, record: RequestRecord) -> None:
         self.records.append(record)

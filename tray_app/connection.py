@@ -24,6 +24,7 @@ from .http_wire import (
     error_body,
 )
 from .proxy import Exchange, http_error
+from .scrape import Scrape
 
 if TYPE_CHECKING:
     from .gateway import Gateway
@@ -79,7 +80,7 @@ class Connection(asyncio.Protocol):
         self._gateway = gateway
         self._reader = RequestReader(gateway.limits, self._on_head, self._on_request)
         self._queue: deque[Request | BadWire] = deque()
-        self._exchange: Exchange | None = None
+        self._exchange: Exchange | Scrape | None = None
         self._deaf = False  # nothing after this can be understood
         self._writable = True
         self._continue_owed = False
@@ -167,10 +168,10 @@ class Connection(asyncio.Protocol):
         if gateway.answer_locally(request, answer):
             self._finished(answer)
             return
-        self._exchange = Exchange(gateway.backend, request, answer, gateway.patience, gateway.clock)
+        self._exchange = gateway.exchange(request, answer)
         self.task = asyncio.get_running_loop().create_task(self._run(self._exchange, answer))
 
-    async def _run(self, exchange: Exchange, answer: Answer) -> None:
+    async def _run(self, exchange: Exchange | Scrape, answer: Answer) -> None:
         try:
             await exchange.run()
         except Exception:  # the barrier of a request: one answer fails, not all

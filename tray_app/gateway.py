@@ -16,7 +16,8 @@ from .access import Access
 from .connection import Connection, Timeouts
 from .engine.errors import EngineError, ErrorView, ModelNotFound, PortTaken, SettingsInvalid
 from .http_wire import Answer, Limits, Request, error_body
-from .proxy import Backend, Lease, Patience, http_error
+from .proxy import Backend, Exchange, Lease, Patience, http_error
+from .scrape import Scrape
 
 __all__ = ["Backend", "Gateway", "Lease", "Timeouts"]
 
@@ -142,6 +143,12 @@ class Gateway:
         else:
             return False
         return True
+
+    def exchange(self, request: Request, answer: Answer) -> Exchange | Scrape:
+        """What answers a request that takes time."""
+        if request.path == "/metrics" and request.method in (b"GET", b"HEAD"):
+            return Scrape(self.backend, answer)
+        return Exchange(self.backend, request, answer, self.patience, self.clock)
 
     def _answer_model(self, name: str, answer: Answer) -> None:
         try:

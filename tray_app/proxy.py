@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from .engine.errors import EngineError, ErrorView
-from .engine.values import ModelState, ModelStatus, RequestRecord
+from .engine.values import Measures, ModelState, ModelStatus, RequestRecord
 from .http_wire import (
     HOP_BY_HOP,
     Answer,
@@ -83,6 +83,7 @@ class Backend(Protocol):
     def status(self, model_id: str) -> ModelStatus: ...
     def model_list(self) -> list[dict[str, Any]]: ...
     def health(self) -> dict[str, Any]: ...
+    async def measures(self) -> Measures: ...
     def record(self, record: RequestRecord) -> None: ...
 
 
@@ -318,6 +319,8 @@ class Exchange:
         upstream = self.upstream
         first = upstream.first_byte_at if upstream else None
         counts = counts_in(upstream.tail) if upstream and first is not None else Counts()
+        if first is not None and counts.generating_s and not self._event_stream:
+            first -= counts.generating_s  # an answer in one piece comes with its last token
         return RequestRecord(
             model_id=self._model_id,
             path=self._request.path,
@@ -329,6 +332,8 @@ class Exchange:
             prompt_tokens=counts.prompt_tokens,
             generated_tokens=counts.generated_tokens,
             tokens_per_s=counts.tokens_per_s or self._measured_rate(counts),
+            prompt_tokens_per_s=counts.prompt_tokens_per_s,
+            cached_tokens=counts.cached_tokens,
         )
 
     def _measured_rate(self, counts: Counts) -> float | None:

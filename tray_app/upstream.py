@@ -7,6 +7,7 @@ because a broken answer must not look like a complete one.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -259,36 +260,67 @@ class Upstream(asyncio.BufferedProtocol):
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Tokens as llama-server counted them."""
+    """Tokens and times as llama-server counted them."""
 
-    prompt_tokens: int | None = None
+    prompt_tokens: int | None = None  # cached ones included
     generated_tokens: int | None = None
     tokens_per_s: float | None = None
+    prompt_tokens_per_s: float | None = None  # of those that were not cached
+    cached_tokens: int | None = None
+    generating_s: float | None = None
+
+
+# What is looked for, under the one name that is used here.
+_NAMES = {
+    b"prompt_tokens": "prompt",
+    b"input_tokens": "prompt",
+    b"completion_tokens": "generated",
+    b"output_tokens": "generated",
+    b"cached_tokens": "cached",
+    b"cache_read_input_tokens": "cached_beside",
+    b"cache_n": "cache_n",
+    b"prompt_n": "prompt_n",
+    b"prompt_per_second": "prompt_per_s",
+    b"predicted_n": "predicted_n",
+    b"predicted_ms": "predicted_ms",
+    b"predicted_per_second": "predicted_per_s",
+}
+_NUMBER = re.compile(
+    rb'"(' + b"|".join(_NAMES) + rb')"\s*:\s*(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)',
+)
 
 
 def counts_in(tail: bytes) -> Counts:
-    """The token counts in the last bytes of an answer.
+    """The token counts in the last bytes of an answer; one look, once a request.
 
     llama-server writes `usage` (OpenAI's names, or Anthropic's) and, but for Anthropic's
     endpoint, `timings` (server-common.cpp, server_slot_stats::to_json) last. Text inside the
     answer cannot be mistaken for them: its quotes are escaped.
     """
-    prompt = _last_int(tail, rb"(?:prompt_tokens|input_tokens)")
-    generated = _last_int(tail, rb"(?:completion_tokens|output_tokens)")
-    per_s = _last_number(tail, rb"predicted_per_second")
-    evaluated, cached = _last_int(tail, rb"prompt_n"), _last_int(tail, rb"cache_n")
-    if prompt is None and evaluated is not None:
-        prompt = evaluated + (cached or 0)
-    if generated is None:
-        generated = _last_int(tail, rb"predicted_n")
-    return Counts(prompt, generated, per_s)
+    found = {  # of several, the last
+        _NAMES[name]: number
+        for name, text in _NUMBER.findall(tail)
+        if math.isfinite(number := float(text))
+    }
+    prompt, cached = _whole(found, "prompt"), _whole(found, "cache_n")
+    beside = _whole(found, "cached_beside")
+    if beside is not None and prompt is not None:  # Anthropic's input_tokens are without those
+        prompt += beside
+    if prompt is None and "prompt_n" in found:
+        prompt = int(found["prompt_n"]) + (cached or 0)
+    generated = _whole(found, "generated")
+    spent_ms = found.get("predicted_ms")
+    return Counts(
+        prompt_tokens=prompt,
+        generated_tokens=_whole(found, "predicted_n") if generated is None else generated,
+        tokens_per_s=found.get("predicted_per_s"),
+        prompt_tokens_per_s=found.get("prompt_per_s"),
+        cached_tokens=next(
+            (n for n in (cached, beside, _whole(found, "cached")) if n is not None), None
+        ),
+        generating_s=None if spent_ms is None else spent_ms / 1000,
+    )
 
 
-def _last_number(tail: bytes, name: bytes) -> float | None:
-    found = re.findall(rb'"' + name + rb'"\s*:\s*(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)', tail)
-    return float(found[-1]) if found else None
-
-
-def _last_int(tail: bytes, name: bytes) -> int | None:
-    number = _last_number(tail, name)
-    return None if number is None else int(number)
+def _whole(found: dict[str, float], name: str) -> int | None:
+    return int(found[name]) if name in found else None

@@ -178,6 +178,42 @@ def test_the_server_page_shows_address_command_and_a_live_log(opened: Opened) ->
     expect(lines).not_to_contain_text("prompt eval time")
     kit.complete(client, "A llama is", tokens=2)
     expect(lines).to_contain_text("prompt eval time", timeout=10_000)
+    expect(lines.locator("mark").first).to_have_text("prompt eval time")
+    page.get_by_label("Levels shown").select_option("error")
+    expect(lines).to_have_text("No line matches.")
+    page.get_by_label("Levels shown").select_option("info")
+    expect(lines).to_contain_text("prompt eval time")
+    page.get_by_label("Search the log").fill("")
+    page.get_by_label("Log file").select_option("engine.log")
+    expect(page.get_by_label("Log engine.log", exact=True)).to_contain_text("engine started")
+    opened.watch.assert_clean()
+
+
+def test_the_server_page_shows_speeds_and_what_the_slots_hold(opened: Opened) -> None:
+    page, client = opened.page, opened.client
+    client.call("switch_model", model_id=FIRST)
+    kit.wait_ready(client, FIRST)
+    page.get_by_role("link", name="Server").click()
+    card = page.get_by_label("Speed and use", exact=True)
+    expect(card).to_contain_text("No request in this time")
+    memory = page.get_by_label("Memory", exact=True)
+    expect(memory).to_contain_text("slots busy · 0 of 2k context used")
+    used_at = kit.status_of(client, FIRST)["last_used_at"]
+    kit.complete(client, "A llama is", tokens=4)
+    row = card.get_by_role("row").filter(has_text=FIRST_NAME)
+    expect(row).to_contain_text(re.compile(r"\d+\.\d|\d{2,}"), timeout=10_000)
+    expect(
+        row.get_by_role("img", name=re.compile("^Speed by the hour: .* tokens.s$"))
+    ).to_have_count(1)
+    expect(row.get_by_role("img", name="Requests by the hour: 1 request")).to_have_count(1)
+    expect(memory).to_contain_text(re.compile(r"slots busy · [1-9]\d* of 2k context used"))
+    bar = memory.get_by_role("img", name=re.compile(r"^Slot \d: free, [1-9]\d* of 2,048 tokens$"))
+    expect(bar.first).to_be_visible()
+    card.get_by_role("tab", name="Month").click()
+    expect(row.get_by_role("img", name="Requests by day: 1 request")).to_have_count(1)
+    # The page looked several times; only the completion was a use.
+    assert used_at is None
+    assert client.snapshot()["gateway"]["requests_total"] == 1
     opened.watch.assert_clean()
 
 

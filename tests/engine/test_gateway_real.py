@@ -156,7 +156,6 @@ def test_the_messages_endpoint_answers_whole_and_as_a_stream(child: str) -> None
         ("POST", "/apply-template", b'{"messages": [{"role": "user", "content": "x"}]}', 200),
         ("GET", "/props", b"", 200),
         ("GET", "/slots", b"", 200),
-        ("GET", "/metrics", b"", 200),
         ("GET", "/lora-adapters", b"", 200),
         ("HEAD", "/props", b"", 200),
         ("POST", "/infill", b'{"input_prefix": "a", "input_suffix": "b"}', 501),

@@ -496,6 +496,27 @@ def test_a_record_holds_what_the_child_counted() -> None:
             assert record.first_token_s is not None
             assert 0 < record.first_token_s <= record.duration_s < 5
             assert record.started_at > 1e9
+            assert (record.cached_tokens, record.prompt_tokens_per_s) == (1, None)
+
+    run(test())
+
+
+@pytest.mark.parametrize("spent_ms", [150.0, 9000.0])
+def test_an_answer_in_one_piece_had_its_first_token_before_its_last(spent_ms: float) -> None:
+    body = b'{"timings":{"prompt_n":4,"prompt_per_second":80.5,"predicted_ms":%.1f}}' % spent_ms
+
+    async def slow(seen: Seen, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.2)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+
+    async def test() -> None:
+        async with rig(slow) as r:
+            await r.ask("POST", "/v1/chat/completions", b"{}")
+            await until(lambda: bool(r.backend.records))
+            record = r.backend.records[0]
+            assert record.prompt_tokens_per_s == 80.5
+            assert record.first_token_s is not None
+            assert 0 <= record.first_token_s <= max(0.0, record.duration_s - spent_ms / 1000)
 
     run(test())
 

@@ -72,6 +72,25 @@ def test_every_state_of_the_active_model_has_its_sentence() -> None:
     assert failed == "Tiny failed: The model file is damaged or incomplete."
 
 
+@pytest.mark.parametrize(
+    ("in_flight", "speed", "text"),
+    [
+        (2, 41.4, "Tiny: answering 2 requests, lately 41 tokens/s"),
+        (1, 3.24, "Tiny: answering 1 request, lately 3.2 tokens/s"),
+        (1, None, "Tiny: answering 1 request"),
+        (0, 41.4, "Tiny is ready"),
+    ],
+)
+def test_while_it_answers_the_last_speed_is_said(
+    in_flight: int, speed: float | None, text: str
+) -> None:
+    statuses = {ONE.id: status(ModelState.READY, in_flight)}
+    assert status_text(ONE, (ONE, TWO), statuses, OPEN, RUNTIME, speed) == text
+    if in_flight:  # of several models, whose speed would it be
+        both = {**statuses, TWO.id: status(ModelState.READY, 1, TWO.id)}
+        assert "tokens/s" not in status_text(ONE, (ONE, TWO), both, OPEN, RUNTIME, speed)
+
+
 def test_what_is_missing_is_said_before_any_model() -> None:
     def text(gateway: GatewayStatus = OPEN, runtime: RuntimeState = RuntimeState.READY) -> str:
         status = RUNTIME if runtime is RuntimeState.READY else RuntimeStatus(runtime)

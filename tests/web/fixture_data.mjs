@@ -161,8 +161,31 @@ export function history() {
     model_id: i % 4 ? SMOL.id : QWEN.id, path: i === 3 ? '/v1/embeddings' : '/v1/chat/completions', status: i === 5 ? 503 : 200, started_at: NOW() - i * 47 - 3,
     wait_s: i === 2 ? 1.71 : 0, first_token_s: i === 5 ? null : 0.031 + i * 0.004, duration_s: 0.8 + i * 0.3, prompt_tokens: i === 5 ? null : 32 + i * 11,
     generated_tokens: i === 5 ? null : 118 + i, tokens_per_s: i === 5 ? null : 96.4 - i,
+    prompt_tokens_per_s: i === 5 ? null : 410.5 + i, cached_tokens: i === 5 ? null : 20 + i,
   }));
 }
+
+export function usage(days, any = true) {
+  const step = days > 2 ? 86400 : 3600;
+  const until = NOW();
+  const from = Math.floor((until - (days > 2 ? days - 1 : days) * 86400) / step) * step;
+  const places = Math.floor((until - from) / step) + 1;
+  const course = (every, speed) => Array.from({ length: places }, (_, i) => i).filter((i) => i % every !== 1).map((i) => ({
+    start_at: from + i * step, requests: 3 + (i * 7) % 23, generated_tokens: 900 + (i * 131) % 700, tokens_per_s: speed * (0.8 + ((i * 37) % 40) / 100),
+  }));
+  const one = (model, every, speed, part) => ({
+    model_id: model.id, requests: 311, failed: 0, last_at: until - 3, prompt_tokens: 120_412, cached_tokens: 88_200, generated_tokens: 40_961,
+    longest_tokens: 3_204, tokens_per_s: speed, prompt_tokens_per_s: speed * 4.2, first_token_median_s: 0.042, first_token_p95_s: 0.31,
+    buckets: course(every, speed), ...part,
+  });
+  const models = [one(SMOL, 5, 91.3, {}), one(QWEN, 3, 11.7, { requests: 96, failed: 4, first_token_median_s: 1.4, first_token_p95_s: 6.2 }),
+    one(LONG, 2, 0, { requests: 2, tokens_per_s: null, prompt_tokens_per_s: null, first_token_median_s: null, first_token_p95_s: null, cached_tokens: 0 })];
+  return { from_at: from, until_at: until, bucket_s: step, kept_from_at: from - 90_000, models: any ? models : [] };
+}
+
+export const slots = (status) => (status?.state !== 'ready' ? [] : Array.from({ length: 4 }, (_, id) => ({
+  id, busy: id < status.in_flight, context_length: 8192, context_used: id < 3 ? 5200 - id * 2100 : 0,
+})));
 
 export function logText() {
   const lines = [];

@@ -6,7 +6,7 @@ import { createServer } from 'node:http';
 import { readFile } from 'node:fs/promises';
 import { extname, join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { ANSWER, history, logText, scenarioNames, snapshot } from './fixture_data.mjs';
+import { ANSWER, history, logText, scenarioNames, slots, snapshot, usage } from './fixture_data.mjs';
 import { available } from './fixture_runtimes.mjs';
 
 const WEB = fileURLToPath(new URL('../../tray_app/web/', import.meta.url));
@@ -75,6 +75,8 @@ const COMMANDS = {
   snapshot: () => state,
   rescan: () => null,
   request_history: () => (state.last_request ? history() : []),
+  usage: ({ days }) => usage(days, Boolean(state.last_request)),
+  slots: ({ model_id: id }) => slots(state.statuses.find((s) => s.model_id === id)),
   list_logs: () => [{ name: 'engine.log', size_bytes: log.length, modified_at: 2 }, { name: 'build-runtime.log', size_bytes: 100, modified_at: 1 }],
   read_log: ({ offset, max_bytes: most }) => {
     if (offset !== null) log += `9.99.000.001 I new line ${new Date().toISOString()}\n`;

@@ -19,6 +19,12 @@ test('an unknown value is a dash, never zero', () => {
   assert.equal(f.parameters({ parameter_count: null, size_label: null }), f.DASH);
 });
 
+test('large counts are told at a glance', () => {
+  assert.deepEqual([0, 9_204, 120_412, 999_499, 999_500, 1_250_000, 40e6, 2.5e9].map(f.countShort),
+    ['0', '9,204', '120k', '999k', '1.0M', '1.3M', '40M', '2.5B']);
+  assert.equal(f.countShort(null), '–');
+});
+
 test('context lengths are counted in 1024', () => {
   assert.equal(f.contextShort(8192), '8k');
   assert.equal(f.contextShort(131_072), '128k');

@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { fieldError } from '../../tray_app/web/components/fields.js';
 import { visibleRange } from '../../tray_app/web/components/virtual-list.js';
-import { addText, emptyLog, MOST_LINES, readLine } from '../../tray_app/web/log-lines.js';
 import { arrange, counts } from '../../tray_app/web/model-list.js';
 import { pageOf } from '../../tray_app/web/router.js';
 import { changesOf } from '../../tray_app/web/views/model-settings.js';
@@ -36,25 +35,6 @@ test('only the rows in view are drawn', () => {
   assert.deepEqual(visibleRange(0, 640, 64, 1000), [0, 16]);
   assert.deepEqual(visibleRange(64_000 - 640, 640, 64, 1000), [984, 1000]);
   assert.deepEqual(visibleRange(9e9, 640, 64, 3), [3, 3]);
-});
-
-test('a log line is read with its level', () => {
-  assert.equal(readLine('0.00.123.456 W srv load: slow').level, 'warning');
-  assert.equal(readLine('0.00.123.456 I error_count = 0').level, '');
-  assert.equal(readLine('main: error: cannot open').level, 'error');
-  const json = readLine('{"time":"2026-01-02T10:00:01.250Z","level":"ERROR","logger":"engine","message":"a\\nb","model":"x"}');
-  assert.deepEqual(json, { text: '10:00:01.250  ERROR  engine  a ⏎ b  model=x', level: 'error' });
-  assert.equal(readLine('{broken').text, '{broken');
-});
-
-test('a log grows by whole lines and forgets its oldest', () => {
-  let log = addText(emptyLog(), 'a\nb');
-  assert.deepEqual(log.lines.map((l) => l.text), ['a']);
-  log = addText(log, 'c\r\n');
-  assert.deepEqual(log.lines.map((l) => l.text), ['a', 'bc']);
-  log = addText(log, 'x\n'.repeat(MOST_LINES + 10));
-  assert.equal(log.lines.length, MOST_LINES);
-  assert.equal(new Set(log.lines.map((l) => l.id)).size, MOST_LINES);
 });
 
 test('an address that is no page opens the models', () => {

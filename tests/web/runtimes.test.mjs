@@ -59,6 +59,15 @@ test('unknown facts of a GPU are said to be unknown or left out, never invented'
   assert.equal(w.layersBelow({ cuda: null, rocm: null, vulkan: null, level_zero: null, opencl: null }), '');
 });
 
+test('the memory of graphics is told where their own tools tell it', () => {
+  const { hardware } = of('rt-tower');
+  const [nvidia, amd] = hardware.gpus;
+  assert.deepEqual(w.gpuMemory(hardware), [`${nvidia.name} has 12.9 GB of its own.`]);
+  assert.deepEqual(w.gpuMemory({ ...hardware, gpus: [{ ...amd, memory_bytes: 8e9 }] }), [`${amd.name} may take up to 8.0 GB of it.`]);
+  assert.deepEqual(w.gpuMemory({ ...hardware, gpus: [{ ...nvidia, vendor: 'software' }] }), []);
+  assert.deepEqual(w.gpuMemory(null), []);
+});
+
 test('a backend or an origin of a newer engine is shown by its own name', () => {
   assert.equal(w.backendName('cpu'), 'Processor');
   assert.equal(w.backendName('tpu'), 'tpu');

@@ -7,8 +7,10 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from . import routes
+from .collector import Collector
 from .errors import EngineError
 from .events import RequestFinished
+from .measures import Measures
 from .resident import Lease
 from .values import ModelStatus, RequestRecord, to_json
 
@@ -21,6 +23,8 @@ class Backend:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._collector = Collector(engine)
+        self.tally = self._collector.tally
         self._loads: set[asyncio.Task[None]] = set()
 
     def start_load(self, model_id: str) -> None:
@@ -68,8 +72,13 @@ class Backend:
             "models": {s.model_id: to_json(s.state) for s in statuses.values()},
         }
 
+    async def measures(self) -> Measures:
+        """What `/metrics` tells, the children's own figures included; no model is used by it."""
+        return await self._collector.measures()
+
     def record(self, record: RequestRecord) -> None:
         """Remember an answered request."""
+        self.tally.answered(record)
         self._engine.history.add(record)
         self._engine.publish(RequestFinished(record))
         # Its counts come last: an answer that tells them was not broken off.

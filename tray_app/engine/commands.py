@@ -20,6 +20,7 @@ from .errors import BadRequest, EngineError, EngineUnreachable, SettingsInvalid
 from .events import SettingsChanged, WindowRequested
 from .formats.commands import FormatCommands
 from .runtime.commands import RuntimeCommands
+from .usage_commands import UsageCommands
 from .values import Job, LeftOut, Model, ModelState, RequestRecord, Snapshot
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class Commands:
         self._about_downloads = DownloadCommands(engine)
         self._about_formats = FormatCommands(engine)
         self._about_conversion = ConvertCommands(engine)
+        self._about_usage = UsageCommands(engine)
         self._folders = threading.Lock()  # a folder list is read, then written
 
     def run(self, name: str, args: Mapping[str, Any]) -> Any:
@@ -81,7 +83,7 @@ class Commands:
             return None
         tables = (
             *(self, self._about_runtimes, self._about_downloads),
-            *(self._about_formats, self._about_conversion),
+            *(self._about_formats, self._about_conversion, self._about_usage),
         )
         return next((found for table in tables if (found := getattr(table, name, None))), None)
 

@@ -213,6 +213,7 @@ class Engine:
         active = next((model for model in models if model.id == active_id), None)
         runtime = self.runtime.status()
         gateway = replace(self.gateway, requests_total=self.history.total)
+        speed = self.backend.tally.lately(active_id, time.time())
         return Snapshot(
             seq=seq,
             version=self.version,
@@ -221,7 +222,7 @@ class Engine:
             home=self.home.path,
             mode=self.mode,
             server_state=summary.server_state(active_id, statuses, gateway, runtime),
-            status_text=summary.status_text(active, models, statuses, gateway, runtime),
+            status_text=summary.status_text(active, models, statuses, gateway, runtime, speed),
             active_model_id=active_id,
             recent_model_ids=self.active.recent,
             gateway=gateway,
@@ -233,7 +234,7 @@ class Engine:
             scanning=self.library.scanning,
             jobs=self.jobs.list(JOBS_SHOWN),
             downloads=self.downloads.queue.list(),
-            memory=self._memory(),
+            memory=self.memory_now(),
             notices=self._current_notices(),
             settings=self.settings_table(),
             last_request=self.history.last,
@@ -364,6 +365,7 @@ class Engine:
 
     def _model_changed(self, status: ModelStatus) -> None:
         self.publish(ModelChanged(status))
+        self.backend.tally.changed(status)
         if status.state is not self._last_states.get(status.model_id):
             self._last_states[status.model_id] = status.state
             self.notices_changed()
@@ -380,7 +382,8 @@ class Engine:
         total, available = memory.total_and_available()
         return memory.automatic_budget(total, available, memory.held_by(child_pids))
 
-    def _memory(self) -> Memory:
+    def memory_now(self) -> Memory:
+        """Main memory and the models' part of it. Reads /proc: not on the loop."""
         pids = [s.pid for s in self.residency.statuses().values() if s.pid is not None]
         total, available = memory.total_and_available()
         return Memory(total, available, self._budget(pids), self.residency.held_bytes())

@@ -6,10 +6,12 @@ import dataclasses
 import logging
 import sqlite3
 import threading
+import time
 from collections import deque
 
 from .state import REQUESTS_KEPT, StateDb
-from .values import RequestRecord
+from .usage import usage
+from .values import RequestRecord, Usage
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,12 @@ class RequestHistory:
                 f"SELECT {', '.join(_COLUMNS)} FROM requests ORDER BY id DESC LIMIT ?", (limit,)
             ).fetchall()
         return [RequestRecord(*row) for row in rows]
+
+    def usage(self, model_id: str | None, days: int) -> Usage:
+        """How much and how fast models answered in the last days, from the kept requests."""
+        self._write_queued()
+        with self._db.reading() as db:
+            return usage(db, time.time(), model_id, days)
 
     def close(self) -> None:
         """Write what is queued."""

@@ -55,9 +55,9 @@ class Residency:
         self._pauses_s = pauses_s
         self._residents = ResidentSet(publish)
         # What faces and gateway read; any thread.
-        self.statuses = self._residents.statuses
-        self.held_bytes = self._residents.held_bytes
+        self.statuses, self.held_bytes = self._residents.statuses, self._residents.held_bytes
         self.command = self._residents.command
+        self.endpoint = self._residents.endpoint
         self._wake = asyncio.Event()  # something changed that the loader may wait for
         self._line = Line(self._wake.set)
         self._tasks: set[asyncio.Task[None]] = set()

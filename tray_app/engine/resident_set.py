@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
+from .launch import Endpoint
 from .resident import Resident
 from .values import ModelStatus
 
@@ -49,3 +50,9 @@ class ResidentSet:
         resident = self._residents.get(model_id)
         child = resident.child if resident is not None else None
         return child.process.spec.argv if child is not None else None
+
+    def endpoint(self, model_id: str) -> Endpoint | None:
+        """Where the model's child listens; None when it is not up. Any thread."""
+        resident = self._residents.get(model_id)
+        child = resident.child if resident is not None else None
+        return child.endpoint if child is not None else None

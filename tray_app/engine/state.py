@@ -18,9 +18,12 @@ CREATE TABLE IF NOT EXISTS remembered (key TEXT PRIMARY KEY, value TEXT NOT NULL
 CREATE TABLE IF NOT EXISTS requests (
     id INTEGER PRIMARY KEY, model_id TEXT NOT NULL, path TEXT NOT NULL, status INTEGER NOT NULL,
     started_at REAL NOT NULL, wait_s REAL NOT NULL, first_token_s REAL, duration_s REAL NOT NULL,
-    prompt_tokens INTEGER, generated_tokens INTEGER, tokens_per_s REAL);
+    prompt_tokens INTEGER, generated_tokens INTEGER, tokens_per_s REAL,
+    prompt_tokens_per_s REAL, cached_tokens INTEGER);
 CREATE INDEX IF NOT EXISTS requests_by_model ON requests (model_id, started_at);
 """
+# Columns that came later, for databases made before; an older app reads and writes by name.
+_ADDED = {"requests": {"prompt_tokens_per_s": "REAL", "cached_tokens": "INTEGER"}}
 REQUESTS_KEPT = 10_000  # about 1 MB
 
 
@@ -56,6 +59,7 @@ class StateDb:
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute("PRAGMA cache_size=-512")  # KiB: a small idle footprint
             connection.executescript(_SCHEMA)
+            _add_columns(connection)
             if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
                 raise sqlite3.DatabaseError("quick_check found damage")
         except BaseException:
@@ -101,3 +105,11 @@ class StateDb:
         """Flush the WAL and close."""
         with self._lock:
             self._connection.close()
+
+
+def _add_columns(connection: sqlite3.Connection) -> None:
+    for table, columns in _ADDED.items():
+        known = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+        for name, kind in columns.items():
+            if name not in known:
+                connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")

@@ -47,8 +47,13 @@ def status_text(
     statuses: Mapping[str, ModelStatus],
     gateway: GatewayStatus,
     runtime: RuntimeStatus,
+    tokens_per_s: float | None = None,
 ) -> str:
-    """One plain sentence for the tray's first line."""
+    """One plain sentence for the tray's first line.
+
+    `tokens_per_s` is how fast the active model's last answer was: what an answer that is still
+    written does, only its end tells.
+    """
     if gateway.state is GatewayState.BLOCKED and gateway.error:
         return gateway.error.message
     if runtime.active is None:
@@ -61,7 +66,7 @@ def status_text(
         return "No models yet"
     if active is None:
         return "No model chosen"
-    return _active_text(label(active, models), active, statuses)
+    return _active_text(label(active, models), active, statuses, tokens_per_s)
 
 
 def label(model: Model, models: Sequence[Model]) -> str:
@@ -70,7 +75,12 @@ def label(model: Model, models: Sequence[Model]) -> str:
     return f"{model.name} {model.quantization}" if alike > 1 and model.quantization else model.name
 
 
-def _active_text(name: str, active: Model, statuses: Mapping[str, ModelStatus]) -> str:
+def _active_text(
+    name: str,
+    active: Model,
+    statuses: Mapping[str, ModelStatus],
+    tokens_per_s: float | None,
+) -> str:
     status = statuses.get(active.id, ModelStatus(active.id))
     running = sum(s.in_flight for s in statuses.values())
     if status.state is ModelState.WAITING:
@@ -84,13 +94,19 @@ def _active_text(name: str, active: Model, statuses: Mapping[str, ModelStatus]) 
     if status.state is ModelState.FAILED and status.error:
         return f"{name} failed: {status.error.message}"
     if running:
-        who = name if status.in_flight == running else "Models"
-        return f"{who}: answering {count(running, 'request')}"
+        if status.in_flight != running:
+            return f"Models: answering {count(running, 'request')}"
+        lately = f", lately {_speed(tokens_per_s)} tokens/s" if tokens_per_s else ""
+        return f"{name}: answering {count(running, 'request')}{lately}"
     if status.state is ModelState.READY:
         return f"{name} is ready"
     if status.state is ModelState.STOPPING:
         return f"Unloading {name}…"
     return f"{name} loads on the first request"
+
+
+def _speed(tokens_per_s: float) -> str:
+    return f"{tokens_per_s:.0f}" if tokens_per_s >= 10 else f"{tokens_per_s:.1f}"
 
 
 def count(number: int, noun: str) -> str:

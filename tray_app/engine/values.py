@@ -15,6 +15,16 @@ from typing import Any
 
 from .downloads.values import Download
 from .errors import ErrorView
+from .measures import (
+    ChildFigures,
+    Histogram,
+    Measures,
+    ModelCounts,
+    ModelUsage,
+    Slot,
+    Usage,
+    UsageBucket,
+)
 from .runtime.values import (
     BACKENDS,
     Asset,
@@ -36,6 +46,7 @@ from .runtime.values import (
 __all__ = [
     "BACKENDS",
     "Asset",
+    "ChildFigures",
     "Download",
     "Folder",
     "FolderState",
@@ -43,14 +54,18 @@ __all__ = [
     "GatewayStatus",
     "Gpu",
     "Hardware",
+    "Histogram",
     "Job",
     "JobState",
     "LeftOut",
+    "Measures",
     "Memory",
     "Model",
+    "ModelCounts",
     "ModelKind",
     "ModelState",
     "ModelStatus",
+    "ModelUsage",
     "Notice",
     "Offload",
     "Prebuilt",
@@ -64,8 +79,11 @@ __all__ = [
     "RuntimeState",
     "RuntimeStatus",
     "ServerState",
+    "Slot",
     "Snapshot",
     "Update",
+    "Usage",
+    "UsageBucket",
     "to_json",
 ]
 
@@ -265,6 +283,8 @@ class RequestRecord:
     prompt_tokens: int | None = None
     generated_tokens: int | None = None
     tokens_per_s: float | None = None
+    prompt_tokens_per_s: float | None = None  # of the prompt tokens that were not cached
+    cached_tokens: int | None = None  # prompt tokens that an earlier request had left
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,16 @@ export function integer(count) {
 }
 
 /**
+ * Large counts at a glance: 9,204, 120k, 1.2M.
+ * @param {number | null | undefined} count
+ */
+export function countShort(count) {
+  if (count == null || !Number.isFinite(count) || count < 10_000) return integer(count);
+  if (count < 999_500) return `${Math.round(count / 1000)}k`;
+  return count < 999.5e6 ? `${trim(count / 1e6)}M` : `${trim(count / 1e9)}B`;
+}
+
+/**
  * Context lengths, which are powers of two: 8192 is "8k", 131072 is "128k".
  * @param {number | null | undefined} tokens
  */

@@ -109,6 +109,18 @@ export function gpuFacts(gpu) {
   ].filter(Boolean).join(' · ');
 }
 
+/**
+ * What the graphics add to main memory, as far as their own tools tell it; none of them tells here how much is free.
+ * @param {Hardware | null | undefined} hardware
+ * @returns {string[]} e.g. "NVIDIA RTX 4090 has 24.0 GB of its own."
+ */
+export function gpuMemory(hardware) {
+  return (hardware?.gpus ?? []).flatMap(({ name, vendor, integrated, memory_bytes: size }) => {
+    if (vendor === 'software' || size == null) return [];
+    return [integrated ? `${name} may take up to ${bytes(size)} of it.` : `${name} has ${bytes(size)} of its own.`];
+  });
+}
+
 /** @param {Hardware} hardware e.g. "16 cores, 32 threads" */
 export function cpuFacts({ cpu_cores: cores, cpu_threads: threads }) {
   const parts = [];

@@ -178,6 +178,28 @@
  * @property {number | null} prompt_tokens
  * @property {number | null} generated_tokens
  * @property {number | null} tokens_per_s
+ * @property {number | null} prompt_tokens_per_s
+ * @property {number | null} cached_tokens
+ *
+ * @typedef {{start_at: number, requests: number, generated_tokens: number, tokens_per_s: number | null}} UsageBucket
+ *
+ * @typedef {object} ModelUsage
+ * @property {string} model_id
+ * @property {number} requests
+ * @property {number} failed
+ * @property {number} last_at
+ * @property {number} prompt_tokens
+ * @property {number} cached_tokens
+ * @property {number} generated_tokens
+ * @property {number | null} longest_tokens
+ * @property {number | null} tokens_per_s
+ * @property {number | null} prompt_tokens_per_s
+ * @property {number | null} first_token_median_s
+ * @property {number | null} first_token_p95_s
+ * @property {UsageBucket[]} buckets
+ *
+ * @typedef {{from_at: number, until_at: number, bucket_s: number, kept_from_at: number | null, models: ModelUsage[]}} Usage
+ * @typedef {{id: number, busy: boolean, context_length: number, context_used: number}} Slot
  *
  * @typedef {object} Download
  * @property {string} id

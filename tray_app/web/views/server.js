@@ -3,15 +3,17 @@
 
 import { html, useState } from '../html.js';
 import { unloadModel } from '../actions.js';
-import { activeModel, gateway, lastRequest, link, memory, modelById, nameOf, runtimeById, serverState, statuses, statusText } from '../store.js';
+import { activeModel, gateway, lastRequest, link, memory, modelById, nameOf, runtime, runtimeById, serverState, statuses, statusText } from '../store.js';
 import { bytes, contextShort, plural } from '../format.js';
-import { offloadView } from '../runtime-words.js';
+import { gpuMemory, offloadView } from '../runtime-words.js';
 import { LogCard } from '../components/log-viewer.js';
 import { ModelStateText } from '../components/model-state.js';
+import { Slots } from '../components/slots.js';
 import { Ago, Callout, Card, CodeBlock, CopyButton, Dot, PageHead, Spinner, Words } from '../components/ui.js';
 import { CommandLine } from './model-drawer.js';
 import { Requests } from './requests.js';
 import { RuntimeCard } from './runtime-card.js';
+import { SpeedCard } from './speed-card.js';
 
 const WORDS = { stopped: 'Stopped', starting: 'Starting', ready: 'Ready', busy: 'Answering', error: 'Needs attention' };
 const TONES = { stopped: 'idle', starting: 'busy', ready: 'ok', busy: 'ok', error: 'bad' };
@@ -22,6 +24,7 @@ export const ServerView = () => html`
     <div class="page-scroll"><div class="server-grid">
       <div class="server-column"><${StatusCard} /><${ConnectCard} /></div>
       <div class="server-column"><${MemoryCard} /><${RuntimeCard} /></div>
+      <${SpeedCard} />
       <${Requests} />
       <${LogCard} />
     </div></div>
@@ -60,7 +63,8 @@ function MemoryCard() {
         <span style=${{ width: `${part * 100}%` }}></span></div>
       <p class="meter-words digits"><span><strong>${bytes(m.models_bytes)}</strong> held by models</span>
         <span>${over ? 'over the budget' : `${bytes(free)} free`} of ${bytes(m.budget_bytes)}</span></p>
-      <p class="muted digits hint">This computer has ${bytes(m.total_bytes)}, ${bytes(m.available_bytes)} of it available now.</p>
+      <p class="muted digits hint">This computer has ${bytes(m.total_bytes)}, ${bytes(m.available_bytes)} of it available now.
+        ${gpuMemory(runtime.value?.hardware).map((line) => ` ${line}`)}</p>
       ${resident.length
         ? html`<ul class="resident">${resident.map((s) => html`<${Resident} key=${s.model_id} status=${s} />`)}</ul>`
         : html`<p class="muted nothing-line">No model is in memory. One loads when it is asked.</p>`}
@@ -81,7 +85,8 @@ function Resident({ status }) {
     <li class="resident-row">
       <div><span class="resident-name">${nameOf(status.model_id)}</span>
         <span class="muted digits">${facts}${idle && html` · used <${Ago} at=${status.last_used_at} />`}</span>
-        ${offload && html`<span class="offload digits" data-tone=${offload.tone} title=${status.runtime_id ?? undefined}>${offload.text}</span>`}</div>
+        ${offload && html`<span class="offload digits" data-tone=${offload.tone} title=${status.runtime_id ?? undefined}>${offload.text}</span>`}
+        <${Slots} status=${status} /></div>
       ${model && html`<${ModelStateText} model=${model} />`}
       <button type="button" class="button small quiet" disabled=${status.state !== 'ready' || status.in_flight > 0}
         onClick=${() => unloadModel(status.model_id)}>Unload</button>
