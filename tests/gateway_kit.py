@@ -78,7 +78,7 @@ class FakeBackend:
         assert name is not None
         return name
 
-    async def acquire(self, model_id: str) -> FakeLease:
+    async def acquire(self, model_id: str, counts: bool = True) -> FakeLease:
         self.waiting += 1
         started = asyncio.get_running_loop().time()
         try:

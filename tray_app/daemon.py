@@ -176,7 +176,12 @@ class Daemon:
         while True:
             server = engine.take_server_settings()
             status = GatewayStatus(host=server.host, port=server.port)
-            self._gateway = Gateway(engine.backend, host=server.host, port=server.port)
+            self._gateway = Gateway(
+                engine.backend,
+                host=server.host,
+                port=server.port,
+                allowed_origins=server.cors_origins,
+            )
             try:
                 await self._gateway.start()
             except EngineError as error:

@@ -76,8 +76,11 @@ class Backend(Protocol):
         """The model id for a name; raises ModelNotFound or NoActiveModel."""
         ...
 
-    async def acquire(self, model_id: str) -> Lease:
-        """Waits until the model is ready; raises EngineError. Cancelling leaves the queue."""
+    async def acquire(self, model_id: str, counts: bool = True) -> Lease:
+        """Waits until the model is ready; raises EngineError. Cancelling leaves the queue.
+
+        Without `counts` the request does not keep the model from being idle.
+        """
         ...
 
     def status(self, model_id: str) -> ModelStatus: ...
@@ -153,7 +156,9 @@ class Exchange:
         if stream:
             self._say_later(self._patience.silent_s)
         try:
-            lease = await self._backend.acquire(self._model_id)
+            # Pages that poll /slots or /props must not keep a model in memory for ever.
+            counts = self._request.method not in (b"GET", b"HEAD")
+            lease = await self._backend.acquire(self._model_id, counts)
             self._wait_s += lease.wait_s
             return lease
         except (EngineError, asyncio.CancelledError):

@@ -452,6 +452,7 @@ def test_a_build_of_mine_that_is_none_is_refused_with_its_path(runtimes: Opened)
 def test_a_model_is_pinned_to_a_runtime_in_its_details(opened: Opened) -> None:
     runtime_id = opened.client.snapshot()["runtime"]["active"]["id"]
     drawer = opened.drawer(FIRST_NAME)
+    drawer.get_by_text("For experts").click()
     drawer.get_by_label("Runtime", exact=True).select_option(runtime_id)
     drawer.get_by_role("button", name="Save").click()
     expect(opened.page.get_by_role("log", name="Messages")).to_contain_text("Saved")

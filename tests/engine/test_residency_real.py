@@ -70,9 +70,9 @@ class Set:
     def status(self, model_id: str) -> ModelStatus:
         return self.residency.statuses().get(model_id, ModelStatus(model_id))
 
-    async def acquire(self, model_id: str) -> Lease:
+    async def acquire(self, model_id: str, counts: bool = True) -> Lease:
         async with asyncio.timeout(READY_S):
-            return await self.residency.acquire(model_id)
+            return await self.residency.acquire(model_id, counts)
 
     async def state_is(self, model_id: str, state: ModelState) -> None:
         async with asyncio.timeout(READY_S):

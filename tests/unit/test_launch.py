@@ -126,3 +126,60 @@ def test_an_idle_thread_of_a_model_soon_lets_others_work() -> None:
 @pytest.mark.parametrize("variable", ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"])
 def test_the_users_own_word_on_waiting_threads_holds(variable: str) -> None:
     assert launch.environment({variable: "passive"}) == {}
+
+
+def test_everything_that_can_be_set_is_on_the_line() -> None:
+    settings = ModelSettings(
+        kv_cache_type="q8_0",
+        flash_attention="on",
+        batch_size=1024,
+        ubatch_size=256,
+        temperature=0.7,
+        top_p=0.9,
+        top_k=20,
+        min_p=0.0,
+        repeat_penalty=1.1,
+        max_tokens=512,
+        reasoning="off",
+        chat_template="chatml",
+        lora={"/a/plain.gguf": 1.0, "/a/half.gguf": 0.5, "/a/x,y.gguf": 1.0},
+    )
+    words = argv(settings)
+    for name, value in (
+        ("--cache-type-k", "q8_0"),
+        ("--cache-type-v", "q8_0"),
+        ("--flash-attn", "on"),
+        ("--batch-size", "1024"),
+        ("--ubatch-size", "256"),
+        ("--temp", "0.7"),
+        ("--top-p", "0.9"),
+        ("--top-k", "20"),
+        ("--min-p", "0"),
+        ("--repeat-penalty", "1.1"),
+        ("--predict", "512"),
+        ("--reasoning", "off"),
+        ("--chat-template", "chatml"),
+        ("--lora", "/a/plain.gguf"),
+        ("--lora-scaled", "/a/half.gguf:0.5"),
+    ):
+        assert after(words, name) == value
+    assert '"/a/x,y.gguf"' in words, "llama.cpp splits the list at commas"
+
+
+@pytest.mark.parametrize("template", ["/t/mine.jinja", "mine.jinja", "C:\\t\\mine"])
+def test_a_chat_template_can_be_a_file(template: str) -> None:
+    words = argv(ModelSettings(chat_template=template))
+    assert after(words, "--chat-template-file") == template
+
+
+def test_a_draft_model_is_a_file_beside_the_model() -> None:
+    draft = Path("/models/small.gguf")
+    first = model()
+    words = arguments(
+        first, ModelSettings(), RUNTIME, Placement(4096), SOCKET, Path("/s"), 256, draft
+    )
+    assert after(words, "--model-draft") == str(draft)
+    assert launch.files_beside(ModelSettings(lora={"/a/b.gguf": 1.0}), first, draft) == [
+        draft,
+        Path("/a/b.gguf"),
+    ]

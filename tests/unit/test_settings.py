@@ -76,6 +76,19 @@ def test_an_empty_model_setting_removes_it(store: SettingsStore) -> None:
         ({"server.context_length": 1}, "server.context_length is 1; it must be 256 to"),
         ({"server.host": "0.0.0.0"}, "server.host is '0.0.0.0', which other machines"),
         ({"server.host": "example.org"}, "server.host is 'example.org'"),
+        ({"server.cors_origins": ["*"]}, "server.cors_origins holds '*', which is not the origin"),
+        ({"server.cors_origins": ["https://a.org/x"]}, "holds 'https://a.org/x', which"),
+        ({"server.idle_unload_s": -1}, "server.idle_unload_s is -1; it must be 0 to 2592000"),
+        ({"models": {ID: {"temperature": "hot"}}}, "it must be a number."),
+        ({"models": {ID: {"temperature": True}}}, "it must be a number."),
+        ({"models": {ID: {"top_p": 1.5}}}, f"models.{ID}.top_p is 1.5; it must be 0 to 1."),
+        ({"models": {ID: {"top_p": float("nan")}}}, "it must be 0 to 1."),
+        ({"models": {ID: {"kv_cache_type": "q2"}}}, f"models.{ID}.kv_cache_type is 'q2'"),
+        ({"models": {ID: {"flash_attention": "yes"}}}, "it must be on, off or auto."),
+        ({"models": {ID: {"lora": {"/a.gguf": 1000}}}}, "has the scale 1000.0 for /a.gguf"),
+        ({"models": {ID: {"lora": {"C:/a.gguf": 0.5}}}}, "no scale for a path with a colon"),
+        ({"models": {ID: {"chat_template": "a\nb"}}}, "neither a name nor a path"),
+        ({"models": {ID: {"draft_model": " "}}}, "neither a name nor a path"),
         ({"server.nonsense": 1}, "server.nonsense is not a setting."),
         ({"nonsense": 1}, "nonsense is not a setting."),
         ({"version.x": 1}, "version.x is not a setting."),
@@ -223,3 +236,24 @@ def test_the_plain_table_shows_every_key(store: SettingsStore) -> None:
     table = plain_table(store.current)
     assert table["server"]["memory_budget_bytes"] is None
     assert table["library"]["folders"] == []
+
+
+def test_numbers_and_tables_of_a_model_come_back_from_the_disk(
+    store: SettingsStore, tmp_path: Path
+) -> None:
+    changes = {"temperature": 1, "min_p": 0.05, "lora": {"/a b.gguf": 0.5}, "never_keep": True}
+    store.change_model(ID, changes)
+    own = fresh(tmp_path).current.models[ID]
+    assert (own.temperature, own.min_p, own.lora) == (1.0, 0.05, {"/a b.gguf": 0.5})
+    assert own.never_keep
+    store.change_model(ID, {"temperature": None, "min_p": None, "lora": {}, "never_keep": False})
+    assert fresh(tmp_path).current.models == {}
+
+
+def test_changes_can_be_tried_before_they_are_made(store: SettingsStore) -> None:
+    store.change_model(ID, {"threads": 2})
+    tried = store.for_model(ID, {"threads": 4, "top_k": 10})
+    assert (tried.threads, tried.top_k) == (4, 10)
+    assert store.for_model(ID).threads == 2
+    with pytest.raises(SettingsInvalid):
+        store.for_model(ID, {"threads": 0})

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as f from '../../tray_app/web/format.js';
+import { adaptersOf, changesOf, toForm } from '../../tray_app/web/model-form.js';
 
 const status = (part) => ({ state: 'unloaded', in_flight: 0, waiting: 0, retry_at: null, ...part });
 
@@ -86,4 +87,31 @@ test('beside its name, the model in use has a short state that does not repeat i
   assert.equal(say({ state: 'failed', error: { code: 'x', message: 'No memory.', remedy: '' } }), 'Failed: No memory.');
   assert.equal(say({}), 'Loads on first request');
   assert.equal(say({}, 0, { available: false }), 'File not reachable');
+});
+
+test('a model’s settings go into the form and come back unchanged', () => {
+  const own = {
+    context_length: 4096, temperature: 0.7, idle_unload_s: 90, kv_cache_type: 'q8_0', lora: { '/a b.gguf': 1, '/c = d.gguf': 0.5 },
+    extra_args: ['--swa-full'], draft_model: 'org/small:Q4', never_keep: true,
+  };
+  const form = toForm(own);
+  const empty = toForm({});
+  assert.deepEqual(changesOf(form, empty), own);
+  assert.deepEqual(changesOf(empty, form), {
+    context_length: null, temperature: null, idle_unload_s: null, kv_cache_type: null, lora: {}, extra_args: [], draft_model: null, never_keep: false,
+  });
+  assert.equal(form.idle_unload_s, '1.5');
+  assert.equal(form.lora, '/a b.gguf\n/c = d.gguf = 0.5');
+});
+
+test('what is no number goes to the engine as it was typed, to be refused there', () => {
+  assert.deepEqual(changesOf({ temperature: 'hot', idle_unload_s: 'soon' }, { temperature: '', idle_unload_s: '' }), {
+    temperature: 'hot', idle_unload_s: 'soon',
+  });
+});
+
+test('of an adapter’s line only a number after the last “ = ” is a scale', () => {
+  assert.deepEqual(adaptersOf(' /a.gguf \n\n/b=c.gguf\n/d.gguf = -0.25\n/e.gguf = big'), {
+    '/a.gguf': 1, '/b=c.gguf': 1, '/d.gguf': -0.25, '/e.gguf = big': 1,
+  });
 });

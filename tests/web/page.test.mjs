@@ -4,7 +4,7 @@ import { fieldError } from '../../tray_app/web/components/fields.js';
 import { visibleRange } from '../../tray_app/web/components/virtual-list.js';
 import { arrange, counts } from '../../tray_app/web/model-list.js';
 import { pageOf } from '../../tray_app/web/router.js';
-import { changesOf } from '../../tray_app/web/views/model-settings.js';
+import { changesOf } from '../../tray_app/web/model-form.js';
 import { snapshot } from './fixture_data.mjs';
 
 const mixed = snapshot('mixed', 7070);

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { firstOffer, newestOf, preferred, rungViews } from '../../tray_app/web/rungs.js';
 import * as w from '../../tray_app/web/runtime-words.js';
 import { pageOf, PAGES } from '../../tray_app/web/router.js';
-import { changesOf } from '../../tray_app/web/views/model-settings.js';
+import { changesOf } from '../../tray_app/web/model-form.js';
 import { snapshot } from './fixture_data.mjs';
 import { available, CPU, proof, runtime, RUNTIMES, status, VULKAN } from './fixture_runtimes.mjs';
 

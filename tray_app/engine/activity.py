@@ -59,8 +59,9 @@ class Active:
         wish = self._engine.settings.server.start_with
         if wish not in ("nothing", "last"):
             self._point_to(wish)
-        if wish != "nothing" and self.model_id and self._engine.mode != "once":
-            self._follow(self._bring_up_when_possible(self.model_id))
+        if self._engine.mode != "once":
+            chosen = self.model_id if wish != "nothing" else None
+            self._follow(self._bring_up_when_possible(chosen, self._engine.settings.server.preload))
 
     async def close(self) -> None:
         """Follow no load any more; the choice is on the disk when this returns."""
@@ -127,9 +128,15 @@ class Active:
             if status is None or status.state in (ModelState.UNLOADED, ModelState.STOPPING):
                 await self._bring_up(previous, None)
 
-    async def _bring_up_when_possible(self, model_id: str) -> None:
+    async def _bring_up_when_possible(self, chosen: str | None, more: Sequence[str]) -> None:
         """After a start the library may still be scanned and the runtime be searched for."""
+        if chosen is None and not more:
+            return
         await asyncio.to_thread(self._engine.library.wait, 30.0)
         await self._engine.runtime.settled()
-        if self.model_id == model_id and self._engine.runtime.ready:
-            await self._bring_up(model_id, None)
+        if not self._engine.runtime.ready:
+            return
+        if chosen is not None and self.model_id == chosen:
+            await self._bring_up(chosen, None)
+        for model_id in more:  # after the chosen one: it is the one that is waited for
+            self._engine.backend.start_load(model_id)

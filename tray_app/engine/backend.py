@@ -45,9 +45,12 @@ class Backend:
         )
         return found.id
 
-    async def acquire(self, model_id: str) -> Lease:
-        """Wait until the model is ready. Raises EngineError; cancelling leaves the queue."""
-        return await self._engine.residency.acquire(model_id)
+    async def acquire(self, model_id: str, counts: bool = True) -> Lease:
+        """Wait until the model is ready. Raises EngineError; cancelling leaves the queue.
+
+        Without `counts` it stays as idle as it was.
+        """
+        return await self._engine.residency.acquire(model_id, counts)
 
     def status(self, model_id: str) -> ModelStatus:
         """What the model does now."""

@@ -218,6 +218,7 @@ class Commands:
     def change_model_settings(self, model_id: str, changes: dict[str, Any]) -> dict[str, Any]:
         """Set a model's own settings; they hold from its next load."""
         model = self._model(model_id)
+        self._engine.planner.check(model, self._engine.store.for_model(model.id, changes))
         self._change_model(model.id, changes)
         return self.model_settings(model.id)
 
@@ -265,7 +266,7 @@ class Commands:
         engine.publish(SettingsChanged(keys))
         if any(key.startswith("library") for key in keys):
             engine.library.set_folders(engine.library_folders())
-        if {"server", "server.port", "server.host"} & set(keys):
+        if {"server", "server.port", "server.host", "server.cors_origins"} & set(keys):
             engine.note_server_settings()
         engine.runtime.settings_changed(keys)
         engine.downloads.settings_changed(keys)

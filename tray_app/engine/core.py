@@ -40,9 +40,9 @@ from .history import RequestHistory
 from .home import Home
 from .jobs import JobRunner
 from .library import Library
-from .logs import cut_large_logs
 from .planner import Planner
 from .residency import Residency
+from .rounds import Rounds
 from .runtime.service import RuntimeService
 from .settings import ServerSettings, Settings, SettingsStore, plain_table
 from .state import StateDb
@@ -58,7 +58,6 @@ from .values import (
 
 log = logging.getLogger(__name__)
 
-TICK_S = 5.0  # folders are looked at and large logs are cut this often
 COMMAND_TIMEOUT_S = 25.0
 JOBS_SHOWN = 20
 
@@ -97,7 +96,7 @@ class Engine:
         self._notices: tuple[Notice, ...] = ()
         self._last_states: dict[str, ModelState] = {}
         self._server_changed = asyncio.Event()
-        self._ticker: asyncio.Task[None] | None = None
+        self._rounds = Rounds(self)
         self._renewals: set[asyncio.Task[None]] = set()
         self.residency: Residency
         self.loop: asyncio.AbstractEventLoop
@@ -133,7 +132,7 @@ class Engine:
         self.runtime.start()
         self.downloads.start()
         self.convert.start()
-        self._ticker = asyncio.create_task(self._tick())
+        self._rounds.start()
         self.active.bring_back()
 
     def busy(self) -> bool:
@@ -169,8 +168,7 @@ class Engine:
     async def close(self) -> None:
         """End jobs, children and threads. Safe after a failed start."""
         self.closing = True
-        if self._ticker is not None:
-            self._ticker.cancel()
+        await self._rounds.stop()
         await self.active.close()
         await asyncio.to_thread(self.downloads.close)
         await asyncio.to_thread(self.jobs.close)
@@ -180,20 +178,6 @@ class Engine:
         await asyncio.to_thread(self.library.close)
         await asyncio.to_thread(self.history.close)
         self.db.close()
-
-    async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(TICK_S)
-            try:
-                await asyncio.to_thread(self._look_around)
-            except Exception:  # barrier: one odd folder must not end the looking
-                log.exception("a look at folders and logs failed")
-
-    def _look_around(self) -> None:
-        if self.library.changed():
-            self.library.rescan()
-        cut_large_logs(list(self.home.logs.glob("model-*.log")))
-        self.runtime.look_around(time.monotonic())
 
     # -- the three doors
 

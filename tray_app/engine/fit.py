@@ -13,7 +13,7 @@ import os
 import re
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,15 +97,23 @@ class Fits:
             connection.execute(_SCHEMA)
 
     def fit(
-        self, model: Model, runtime: Runtime, context_length: int, gpu_layers: int | None = None
+        self,
+        model: Model,
+        runtime: Runtime,
+        context_length: int,
+        gpu_layers: int | None = None,
+        arguments: Sequence[str] = (),
     ) -> FitResult:
         """How to load `model` with `context_length` tokens.
+
+        `arguments` are those of llama-server's that change what memory is needed (KV cache type,
+        flash attention, batch): the tool takes them by the same names.
 
         Blocks: 1 ms when known, else twice the run of llama-fit-params (0.2 s for SmolLM2).
         Never raises for a model or tool that fails: the result then is an estimate that
         names the problem, and is not remembered.
         """
-        key = _key(model, runtime, context_length, gpu_layers)
+        key = _key(model, runtime, context_length, gpu_layers, arguments)
         known = self._recall(key) if key else None
         if known is not None:
             return known
@@ -114,7 +122,7 @@ class Fits:
             reason = "its file is missing" if key is None else "this build has no llama-fit-params"
             return estimate(model, context_length, gpu_layers, problem=reason)
         try:
-            result = self._measure(tool, model, context_length, gpu_layers)
+            result = self._measure(tool, model, context_length, gpu_layers, arguments)
         except (EngineError, ValueError) as exc:
             log.warning("a model could not be fitted: %s", exc, extra={"model_id": model.id})
             return estimate(model, context_length, gpu_layers, problem=str(exc))
@@ -127,9 +135,14 @@ class Fits:
             db.execute("DELETE FROM fit_cache WHERE model_path = ?", (str(model.path),))
 
     def _measure(
-        self, tool: Path, model: Model, context_length: int, gpu_layers: int | None
+        self,
+        tool: Path,
+        model: Model,
+        context_length: int,
+        gpu_layers: int | None,
+        arguments: Sequence[str],
     ) -> FitResult:
-        wish = ("-m", str(model.path), "-c", str(context_length))
+        wish = ("-m", str(model.path), "-c", str(context_length), *arguments)
         if gpu_layers is None:
             context_length, gpu_layers, placement = parse_arguments(
                 ask(tool, wish, self._timeout_s)
@@ -137,7 +150,8 @@ class Fits:
         else:  # the tool refuses to fit what the user has set; its memory is still told
             placement = ()
         layers = ("-ngl", str(gpu_layers)) if gpu_layers is not None else ()
-        final = ("-m", str(model.path), "-c", str(context_length), *layers, *placement)
+        context = ("-c", str(context_length))
+        final = ("-m", str(model.path), *context, *layers, *placement, *arguments)
         parts = parse_memory(ask(tool, (*final, "-fitp", "on"), self._timeout_s))
         return FitResult(context_length, gpu_layers, placement, parts, measured=True)
 
@@ -209,7 +223,13 @@ def parse_memory(output: str) -> tuple[MemoryPart, ...]:
     )
 
 
-def _key(model: Model, runtime: Runtime, context_length: int, gpu_layers: int | None) -> str | None:
+def _key(
+    model: Model,
+    runtime: Runtime,
+    context_length: int,
+    gpu_layers: int | None,
+    arguments: Sequence[str],
+) -> str | None:
     """Names everything the answer depends on; None when the file is not there."""
     try:
         status = model.path.stat()
@@ -217,6 +237,7 @@ def _key(model: Model, runtime: Runtime, context_length: int, gpu_layers: int | 
         return None
     parts = [str(model.path), status.st_size, status.st_mtime_ns, model.size_bytes, runtime.id]
     parts += [str(runtime.server_path), context_length, gpu_layers, hardware_signature(runtime)]
+    parts += arguments
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -71,8 +71,8 @@ def arguments(
         words += ["--threads", str(settings.threads)]
     if settings.parallel is not None:
         words += ["--parallel", str(settings.parallel)]
-    words += file_arguments(settings, model, draft_path)
-    words += _answer_arguments(settings)
+    words += _file_arguments(settings, model, draft_path)
+    words += answer_arguments(settings)
     if model.kind is ModelKind.EMBEDDING:
         words += ["--embeddings"]
     words += ["--slot-save-path", str(slot_folder), "--cache-ram", str(prompt_cache_mib)]
@@ -106,7 +106,7 @@ def files_beside(
     return [*projector, *draft, *map(Path, settings.lora)]
 
 
-def file_arguments(settings: ModelSettings, model: Model, draft_path: Path | None) -> list[str]:
+def _file_arguments(settings: ModelSettings, model: Model, draft_path: Path | None) -> list[str]:
     """The arguments that name these files."""
     words: list[str] = []
     if settings.mmproj and model.mmproj_path is not None:
@@ -126,7 +126,7 @@ def _csv_field(text: str) -> str:
     return '"' + text.replace('"', '""') + '"' if "," in text or '"' in text else text
 
 
-def _answer_arguments(settings: ModelSettings) -> list[str]:
+def answer_arguments(settings: ModelSettings) -> list[str]:
     """How it answers where a request does not say otherwise."""
     words: list[str] = []
     for name, value in (

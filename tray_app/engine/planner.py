@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import launch, memory
-from .errors import ModelUnavailable
+from .errors import ModelUnavailable, SettingsInvalid
 from .launch import Endpoint, Placement
 from .llama_server import ServerChild, free_endpoint
 from .resident import Plan
+from .runtime.known_arguments import KnownArguments
 from .settings import ModelSettings
 from .values import Model, Runtime
 
@@ -27,6 +28,7 @@ class Planner:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._known_arguments = KnownArguments()
 
     def plan(self, model_id: str) -> Plan:
         """How the model would be started now. Blocks.
@@ -39,16 +41,18 @@ class Planner:
                 f"The file of {model.id} is not there: {model.path}.",
                 "Connect its drive, or scan the folders again.",
             )
+        draft_path = self._draft(model, settings)
+        beside_bytes = _sizes(model, launch.files_beside(settings, model, draft_path))
         placement = self._engine.runtime.place(model, settings, runtime)
 
         def start() -> ServerChild:
             endpoint = free_endpoint(self._engine.home.socket_folder())
-            argv = self._arguments(model, settings, runtime, placement, endpoint)
+            argv = self._arguments(model, settings, runtime, placement, endpoint, draft_path)
             log_path = self._engine.home.logs / log_name(model.id)
             return ServerChild(argv, endpoint, log_path, self._engine.registry)
 
         return Plan(
-            placement.memory_bytes,
+            placement.memory_bytes + beside_bytes,
             placement.context_length,
             settings.pinned,
             start,
@@ -64,12 +68,48 @@ class Planner:
         model, settings, runtime = self._parts(model_id)
         placement = self._engine.runtime.place(model, settings, runtime)
         endpoint = Endpoint(socket_path=self._engine.home.socket_folder() / "m0.sock")
-        return self._arguments(model, settings, runtime, placement, endpoint)
+        draft_path = self._draft(model, settings)
+        return self._arguments(model, settings, runtime, placement, endpoint, draft_path)
+
+    def check(self, model: Model, settings: ModelSettings) -> None:
+        """Whether these settings can be carried out here and now. Blocks for 0.05 s.
+
+        Raises SettingsInvalid, RuntimeMissing. While no runtime is known, nothing is refused.
+        """
+        self._draft(model, settings)
+        if settings.runtime is not None or self._engine.runtime.ready:
+            self._check_arguments(model, settings, self._engine.runtime.require(settings.runtime))
 
     def _parts(self, model_id: str) -> tuple[Model, ModelSettings, Runtime]:
         model = self._engine.library.get(model_id)
         settings = self._engine.store.for_model(model_id)
-        return model, settings, self._engine.runtime.require(settings.runtime)
+        runtime = self._engine.runtime.require(settings.runtime)
+        self._check_arguments(model, settings, runtime)
+        return model, settings, runtime
+
+    def _check_arguments(self, model: Model, settings: ModelSettings, runtime: Runtime) -> None:
+        words = [*settings.extra_args, *launch.answer_arguments(settings)]
+        words += launch.computing_arguments(settings)
+        self._known_arguments.check(runtime, words, f"models.{model.id}.extra_args")
+
+    def _draft(self, model: Model, settings: ModelSettings) -> Path | None:
+        """The file of its draft model. Raises SettingsInvalid, ModelUnavailable."""
+        wished = settings.draft_model
+        if wished is None:
+            return None
+        key = f"models.{model.id}.draft_model"
+        known = {each.id: each for each in self._engine.library.models()}
+        path = known[wished].path if wished in known else Path(wished).expanduser()
+        if path == model.path:
+            raise SettingsInvalid(
+                f"{key} is the model itself.", "Choose a smaller model of the same family."
+            )
+        if not path.is_file():
+            raise SettingsInvalid(
+                f"{key} is {wished!r}, which is neither a model of the library nor a file.",
+                "Choose another draft model, or clear the setting.",
+            )
+        return path
 
     def _arguments(
         self,
@@ -78,15 +118,37 @@ class Planner:
         runtime: Runtime,
         placement: Placement,
         endpoint: Endpoint,
+        draft_path: Path | None,
     ) -> tuple[str, ...]:
         return launch.arguments(
-            model, settings, runtime, placement, endpoint, self._slot_folder(), _prompt_cache_mib()
+            model,
+            settings,
+            runtime,
+            placement,
+            endpoint,
+            self._slot_folder(),
+            _prompt_cache_mib(),
+            draft_path,
         )
 
     def _slot_folder(self) -> Path:
         folder = self._engine.home.run / "slots"
         folder.mkdir(mode=0o700, exist_ok=True)
         return folder
+
+
+def _sizes(model: Model, paths: list[Path]) -> int:
+    """Bytes of the files that are loaded beside the model. Raises ModelUnavailable."""
+    total = 0
+    for path in paths:
+        try:
+            total += path.stat().st_size
+        except OSError:
+            raise ModelUnavailable(
+                f"{model.id} is to be loaded with {path}, which is not there.",
+                "Connect its drive, or take it out of the model's settings.",
+            ) from None
+    return total
 
 
 def _prompt_cache_mib() -> int:

@@ -9,23 +9,24 @@ drains it, so that two models asked for in turns cannot starve each other.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Callable, Coroutine
 
 from . import eviction
-from .errors import EngineError, ErrorView, ModelFailed, QueueFull
+from .errors import EngineError, ErrorView, QueueFull
 from .line import Line
 from .llama_server import STOP_GRACE_S, ServerChild
 from .resident import Dismissed, Lease, Plan, Resident, Wish, ending, not_started
 from .resident_set import ResidentSet
+from .restarts import BACKOFF_S, Restarts
 from .room import decide
 from .values import ModelState, ModelStatus, Offload
 
 log = logging.getLogger(__name__)
 
 CUT_GRACE_S = 0.3  # for a child that is cut; an idle one has ended in 0.2 s
-BACKOFF_S = (0.5, 1.0, 2.0, 4.0)  # pauses between restarts; after the last it has failed
 
 
 class Residency:
@@ -50,9 +51,7 @@ class Residency:
         self._budget = budget
         self._max_queue = max_queue
         self._is_active = is_active
-        self._second_chance = second_chance
         self._clock = clock
-        self._pauses_s = pauses_s
         self._residents = ResidentSet(publish)
         # What faces and gateway read; any thread.
         self.statuses, self.held_bytes = self._residents.statuses, self._residents.held_bytes
@@ -60,15 +59,19 @@ class Residency:
         self.endpoint = self._residents.endpoint
         self._wake = asyncio.Event()  # something changed that the loader may wait for
         self._line = Line(self._wake.set)
+        self._restarts = Restarts(
+            self._line, is_active, second_chance, self._give_up, clock, pauses_s
+        )
         self._tasks: set[asyncio.Task[None]] = set()
         self._loader = self._spawn(self._load_in_turn())
         self._closing = False
 
     # -- asking for models
 
-    async def acquire(self, model_id: str) -> Lease:
+    async def acquire(self, model_id: str, counts: bool = True) -> Lease:
         """Wait until the model is ready and take a place in it.
 
+        Without `counts` it is only looked at, and stays as idle as it was.
         Raises QueueFull, NotEnoughMemory, ModelFailed and what planning raises. Cancelling the
         wait leaves the queue.
         """
@@ -84,9 +87,11 @@ class Residency:
             )
         else:
             child = await self._wait_for(resident, request=True)
-        resident.last_used_at = time.time()
+        if counts:
+            resident.last_used_at = time.time()
         self._residents.changed(resident)
-        return Lease(resident, child, self._clock() - started, self._released)
+        give_back = functools.partial(self._released, counts=counts)
+        return Lease(resident, child, self._clock() - started, give_back)
 
     async def load(self, model_id: str) -> None:
         """Bring a model up and return when it is ready. Raises as `acquire`."""
@@ -144,6 +149,21 @@ class Residency:
         if resident.in_flight == 0 or resident.state is ModelState.LOADING:
             self._stop(resident)
         self._residents.changed(resident)
+
+    def idle_times(self) -> dict[str, float]:
+        """Seconds since their last use ended, of the models that are up and used by nobody."""
+        now = self._clock()
+        return {r.model_id: now - r.used_at for r in self._residents if r.unused}
+
+    def retire(self, model_id: str, idle_s: float) -> bool:
+        """Stop a model that has been idle this long, unless pinned; whether it is stopped now."""
+        resident = self._residents.get(model_id)
+        if resident is None or not resident.unused or resident.pinned:
+            return False
+        if self._clock() - resident.used_at < idle_s:
+            return False
+        self._stop(resident)
+        return True
 
     def set_pinned(self, model_id: str, pinned: bool) -> None:
         """Keep a resident model from leaving, or let it."""
@@ -203,11 +223,11 @@ class Residency:
             self._withdraw(resident)
             raise
 
-    def _released(self, resident: Resident) -> None:
+    def _released(self, resident: Resident, counts: bool = True) -> None:
         """A lease ended."""
         resident.in_flight -= 1
-        resident.used_at = self._clock()
-        resident.last_used_at = time.time()
+        if counts:
+            resident.used_at, resident.last_used_at = self._clock(), time.time()
         if resident.leaving and resident.in_flight == 0:
             self._stop(resident)
         self._residents.changed(resident)
@@ -360,41 +380,9 @@ class Residency:
             resident.error = None
             resident.move(ModelState.UNLOADED)
         else:
-            self._crashed(resident, ended.fault.error, ended.fault.permanent)
+            self._restarts.died(resident, ended.fault.error, ended.fault.permanent)
         if resident.wishes:
             self._line.join(resident)
         else:
             resident.hurried = False
         self._wake.set()
-
-    def _crashed(self, resident: Resident, error: ErrorView, permanent: bool) -> None:
-        log.error("llama-server ended: %s", error.message, extra={"model": resident.model_id})
-        if self._second_chance(resident.model_id, resident.runtime_id, error):
-            resident.move(ModelState.UNLOADED)
-            if resident.wishes or self._is_active(resident.model_id):
-                self._line.join(resident)
-            return
-        recent = resident.note_death(self._clock())
-        if permanent or recent > len(self._pauses_s):
-            failure = ModelFailed(error.message, error.remedy)
-            failure.code = error.code
-            self._give_up(resident, failure)
-            return
-        resident.error = error
-        if not resident.wishes and not self._is_active(resident.model_id):
-            resident.move(ModelState.UNLOADED)
-            return
-        pause_s = self._pauses_s[recent - 1]
-        resident.move(ModelState.BACKOFF)
-        resident.retry_at = time.time() + pause_s
-        loop = asyncio.get_running_loop()
-        resident.retry = loop.call_later(pause_s, self._try_again, resident)
-        self._residents.changed(resident)
-
-    def _try_again(self, resident: Resident) -> None:
-        """The pause is over; nobody may want it any more."""
-        resident.retry = None
-        if resident.wishes or self._is_active(resident.model_id):
-            self._line.come_back(resident)
-        else:
-            resident.move(ModelState.UNLOADED)

@@ -129,6 +129,11 @@ class Resident:
         return self.state is ModelState.READY and not self.leaving
 
     @property
+    def unused(self) -> bool:
+        """Whether it is up and nobody uses it or waits for it."""
+        return self.serving and not self.in_flight and not self.wishes
+
+    @property
     def workable(self) -> bool:
         """Whether its wish can be worked on now; one that is still ending lets others by."""
         ending = self.state is ModelState.READY and self.dismissed

@@ -110,9 +110,7 @@ class SettingsStore:
         """Apply changes to one model's own table. Raises SettingsInvalid, OSError."""
         with self._lock:
             table = to_table(self._current)
-            own = {**table.setdefault("models", {}).get(model_id, {}), **changes}
-            defaults = {"system_prompt": "", **to_table(ModelSettings())}
-            own = {k: v for k, v in own.items() if v is not None and v != defaults.get(k)}
+            own = _changed(table.setdefault("models", {}).get(model_id, {}), changes)
             if own:
                 table["models"][model_id] = own
             else:
@@ -149,13 +147,22 @@ class SettingsStore:
         parse_table(ModelSettings, own, f"models.user.toml: {model_id}")
         return dict(own)
 
-    def for_model(self, model_id: str) -> ModelSettings:
+    def for_model(self, model_id: str, changes: Mapping[str, Any] | None = None) -> ModelSettings:
         """The effective settings: defaults < server < model < user overlay.
 
-        The one resolver for tray, window, CLI and launch. Raises SettingsInvalid.
+        The one resolver for tray, window, CLI and launch. `changes` are what the model's own
+        settings would get (see `change_model`). Raises SettingsInvalid.
         """
         server = self._current.server
         base = ModelSettings(context_length=server.context_length, parallel=server.parallel)
         own = to_table(self._current.models.get(model_id, ModelSettings()))
+        own = _changed(own, changes or {})
         merged = {**to_table(base), **own, **self.overlay(model_id)}
         return typing.cast(ModelSettings, parse_table(ModelSettings, merged, model_id))
+
+
+def _changed(own: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's own table after changes; what is None or as by default is left out."""
+    defaults = {"system_prompt": "", **to_table(ModelSettings())}
+    fresh = {**own, **changes}
+    return {k: v for k, v in fresh.items() if v is not None and v != defaults.get(k)}

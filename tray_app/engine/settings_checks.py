@@ -30,26 +30,18 @@ def _range(low: float, high: float, unit: str) -> Callable[[str, Any], None]:
     return check
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address to listen on."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _host(key: str, value: Any) -> None:
+def _loopback(key: str, value: Any) -> None:
     if value == "localhost":
         return
     try:
-        ipaddress.ip_address(value)
+        fine = ipaddress.ip_address(value).is_loopback
     except ValueError:
+        fine = False
+    if not fine:
         raise SettingsInvalid(
-            f"{key} is {value!r}, which is no address of a network interface.",
-            "Use 127.0.0.1 for this machine alone, or 0.0.0.0 to share on the network.",
-        ) from None
+            f"{key} is {value!r}, which other machines could reach.",
+            "Use 127.0.0.1: sharing on the network needs an API key and is not offered yet.",
+        )
 
 
 def _origins(key: str, value: Any) -> None:
@@ -136,17 +128,14 @@ def _extra_args(key: str, value: Any) -> None:
 
 CHECKS: dict[tuple[type, str], Callable[[str, Any], None]] = {
     (Settings, "aliases"): _aliases,
-    (ServerSettings, "host"): _host,
+    (ServerSettings, "host"): _loopback,
     (ServerSettings, "port"): _range(1024, 65535, ""),
     (ServerSettings, "context_length"): _range(256, 16_777_216, "tokens"),
     (ServerSettings, "memory_budget_bytes"): _range(64 << 20, 1 << 50, "bytes"),
     (ServerSettings, "parallel"): _range(1, 256, "slots"),
     (ServerSettings, "max_queue"): _range(1, 10_000, "requests"),
     (ServerSettings, "idle_unload_s"): _range(0, 30 * 86_400, "seconds"),
-    (ServerSettings, "conversations_bytes"): _range(0, 1 << 50, "bytes"),
     (ServerSettings, "cors_origins"): _origins,
-    (ServerSettings, "tls_certificate"): _one_line,
-    (ServerSettings, "tls_key"): _one_line,
     (RuntimeSettings, "backend"): _one_of(*BACKENDS),
     (RuntimeSettings, "updates"): _one_of("off", "notify", "auto"),
     (RuntimeSettings, "feed_url"): _address("the releases in the form of GitHub's API"),

@@ -265,3 +265,10 @@ export function progressText(done, total, unit) {
   const word = unit && unit !== 'bytes' ? ` ${unit}` : '';
   return total == null ? `${show(done)}${word}` : `${show(done)} of ${show(total)}${word}`;
 }
+
+/** @param {string} text @returns {number | string | null} a number when it is one; the engine judges the rest */
+export function numberOrText(text) {
+  const bare = text.trim();
+  if (bare === '') return null;
+  return /^-?\d+(?:\.\d+)?$/.test(bare) ? Number(bare) : bare;
+}

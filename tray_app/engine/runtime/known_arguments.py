@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tray_app.engine.errors import RuntimeMissing, SettingsInvalid
@@ -21,19 +21,21 @@ _LINE = re.compile(r"^(--?[A-Za-z][\w-]*(?:,\s+--?[A-Za-z][\w-]*)*)(.*)$")
 _REMOVED = "the argument has been removed"
 
 
-def names_in_help(text: str) -> frozenset[str]:
-    """Every argument that a help text names, long and short. Pure.
+def names_in_help(text: str) -> dict[str, bool]:
+    """Every argument that a help text names, long and short, and whether it takes a value. Pure.
+
+    A value stands one blank after the names; what they mean stands further to the right.
 
     Arguments that it names only to say that they are gone are left out: llama-server ends when
     it meets one.
     """
-    names: set[str] = set()
-    lines = text.splitlines()
-    for line in lines:
+    names: dict[str, bool] = {}
+    for line in text.splitlines():
         found = _LINE.match(line)
         if found is not None and _REMOVED not in found.group(2):
-            names.update(re.split(r",\s+", found.group(1)))
-    return frozenset(names)
+            takes_value = re.match(r" \S", found.group(2)) is not None
+            names.update((name, takes_value) for name in re.split(r",\s+", found.group(1)))
+    return names
 
 
 class KnownArguments:
@@ -41,20 +43,23 @@ class KnownArguments:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._names: dict[tuple[str, int], frozenset[str]] = {}
+        self._names: dict[tuple[str, int], dict[str, bool]] = {}
 
-    def of(self, server: Path) -> frozenset[str]:
-        """Its arguments; empty when it does not tell. Blocks for 0.05 s the first time."""
+    def of(self, server: Path) -> Mapping[str, bool]:
+        """Its arguments as `names_in_help` has them; empty when it does not tell.
+
+        Blocks for 0.05 s the first time.
+        """
         try:
             mark = (str(server), server.stat().st_mtime_ns)
         except OSError:
-            return frozenset()
+            return {}
         with self._lock:
             if mark not in self._names:
                 try:
                     names = names_in_help(ask(server, ("--help",), HELP_TIMEOUT_S))
                 except RuntimeMissing:
-                    return frozenset()  # not remembered: it may only have been slow
+                    return {}  # not remembered: it may only have been slow
                 if len(self._names) >= KEPT:
                     self._names.clear()
                 self._names[mark] = names
@@ -65,14 +70,18 @@ class KnownArguments:
 
         Without a help text nothing is refused: then the load itself tells.
         """
-        known = self.of(runtime.server_path)
-        if not known:
-            return
-        for word in words:
+        known = self.of(runtime.server_path) if any(map(_is_argument, words)) else {}
+        value_follows = False
+        for word in words if known else ():
             name = word.split("=", 1)[0]
-            if not _is_argument(name) or _spelled(name) in known:
+            is_value, value_follows = value_follows, False
+            if is_value or not _is_argument(name):
                 continue
-            close = difflib.get_close_matches(_spelled(name), sorted(known), n=3, cutoff=0.6)
+            takes_value = known.get(_spelled(name))
+            if takes_value is not None:
+                value_follows = takes_value and "=" not in word
+                continue
+            close = difflib.get_close_matches(_spelled(name), list(known), n=3, cutoff=0.6)
             raise SettingsInvalid(
                 f"{where} holds {name}, which {runtime.id} does not know.",
                 f"Did you mean {', '.join(close)}?"

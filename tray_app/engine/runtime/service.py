@@ -24,7 +24,7 @@ from tray_app.engine.events import Event, RuntimeChanged, SettingsChanged
 from tray_app.engine.fit import Fits
 from tray_app.engine.home import cache_folder
 from tray_app.engine.jobs import JobContext
-from tray_app.engine.launch import Placement, context_wished
+from tray_app.engine.launch import Placement, computing_arguments, context_wished
 from tray_app.engine.settings import ModelSettings, RuntimeSettings
 from tray_app.engine.values import Job, Model
 
@@ -125,7 +125,8 @@ class RuntimeService:
     def place(self, model: Model, settings: ModelSettings, runtime: Runtime) -> Placement:
         """How the model fits: from the cache, or measured now (0.1 to 2 s). Blocks."""
         wished = context_wished(settings, model)
-        fit = self._fits.fit(model, runtime, wished, settings.gpu_layers)
+        arguments = computing_arguments(settings)
+        fit = self._fits.fit(model, runtime, wished, settings.gpu_layers, arguments)
         return Placement(
             context_length=fit.context_length,
             gpu_layers=fit.gpu_layers,

@@ -7,7 +7,7 @@ import { settings } from '../store.js';
 import { Field } from '../components/fields.js';
 import { Card } from '../components/ui.js';
 import { WebAddress } from '../components/markdown-view.js';
-import { numberOrText } from './settings.js';
+import { numberOrText } from '../format.js';
 
 const MB = 1e6;
 const TOKENS = 'https://huggingface.co/settings/tokens';

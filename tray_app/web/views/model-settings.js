@@ -3,46 +3,11 @@
 
 import { html, useEffect, useState } from '../html.js';
 import { attempt, toast } from '../actions.js';
-import { runtime } from '../store.js';
-import { joinArgs, splitArgs } from '../format.js';
+import { models, runtime } from '../store.js';
+import { ANSWERS, changesOf, EXPERT, KEEPING, MEMORY, minutesText, NAMED, toForm } from '../model-form.js';
 import { runtimeOptions } from '../runtime-words.js';
 import { Field, fieldError, Select, Switch } from '../components/fields.js';
 import { Callout } from '../components/ui.js';
-
-const NUMBERS = /** @type {const} */ ({
-  context_length: ['Context length', 'tokens', 'How much text it can keep in view. More takes more memory.'],
-  gpu_layers: ['GPU layers', 'layers', 'Empty: as many as fit.'],
-  threads: ['Threads', '', 'Empty: llama.cpp decides.'],
-  parallel: ['Requests at once', 'slots', 'Empty: llama.cpp decides.'],
-});
-
-/** @param {any} own the model's own table @returns {Record<string, any>} text for every field */
-function toForm(own) {
-  return {
-    ...Object.fromEntries(Object.keys(NUMBERS).map((key) => [key, own[key] == null ? '' : String(own[key])])),
-    extra_args: joinArgs(own.extra_args ?? []),
-    system_prompt: own.system_prompt ?? '',
-    mmproj: own.mmproj ?? true,
-    runtime: own.runtime ?? '',
-  };
-}
-
-/**
- * @param {Record<string, any>} form
- * @param {Record<string, any>} before
- * @returns {Record<string, any>} only what changed; null takes a wish back
- */
-export function changesOf(form, before) {
-  /** @type {Record<string, any>} */
-  const changes = {};
-  for (const [key, value] of Object.entries(form)) {
-    if (value === before[key]) continue;
-    if (key in NUMBERS) changes[key] = value.trim() === '' ? null : Number(value);
-    else if (key === 'extra_args') changes[key] = splitArgs(value);
-    else changes[key] = value === '' ? null : value;
-  }
-  return changes;
-}
 
 /** @param {{model: import('../types.js').Model}} props */
 export function ModelSettings({ model }) {
@@ -86,22 +51,32 @@ export function ModelSettings({ model }) {
     await read();
   }
 
-  const keys = [...Object.keys(NUMBERS), 'extra_args', 'system_prompt', 'runtime'];
+  const keys = [...NAMED, 'extra_args', 'system_prompt', 'runtime'];
   const placed = keys.some((key) => fieldError(error, key));
+  /** @param {import('../model-form.js').Wish[]} wishes */
+  const fields = (wishes) => wishes.map((wish) => html`
+    <${WishField} key=${wish.key} wish=${wish} model=${model} value=${form[wish.key]} effective=${effective[wish.key]}
+      onInput=${set(wish.key)} error=${fieldError(error, wish.key)} />`);
+  /** A part that holds something, or a refusal, is open. @param {import('../model-form.js').Wish[]} wishes */
+  const used = (wishes) => wishes.some(({ key }) => before[key] !== '' || fieldError(error, key));
   return html`
     <form class="form" onSubmit=${save} noValidate>
-      <div class="form-pair">
-        ${Object.entries(NUMBERS).map(([key, [title, unit, hint]]) => html`
-          <${Field} key=${key} label=${title} unit=${unit} hint=${hint} type="number" value=${form[key]}
-            placeholder=${effective[key] ?? 'automatic'} onInput=${set(key)} error=${fieldError(error, key)} />`)}
-      </div>
-      ${runtime.value && html`<${Select} label="Runtime" value=${form.runtime} options=${runtimeOptions(runtime.value, form.runtime)}
-        hint="Which llama.cpp runs this model." onChange=${set('runtime')} error=${fieldError(error, 'runtime')} />`}
+      <div class="form-pair">${fields(MEMORY)}${fields(KEEPING)}</div>
+      <${Switch} label="Leave memory as soon as nobody uses it" checked=${form.never_keep} onChange=${set('never_keep')} />
+      ${model.mmproj_path && html`<${Switch} label="Read images with its projector" checked=${form.mmproj} onChange=${set('mmproj')} />`}
       <${Field} label="System prompt" hint="Offered by the chat page." multiline value=${form.system_prompt}
         onInput=${set('system_prompt')} error=${fieldError(error, 'system_prompt')} />
-      <${Field} label="Extra arguments" hint="Added to llama-server's command line." mono value=${form.extra_args}
-        placeholder="--flash-attn on" onInput=${set('extra_args')} error=${fieldError(error, 'extra_args')} />
-      ${model.mmproj_path && html`<${Switch} label="Read images with its projector" checked=${form.mmproj} onChange=${set('mmproj')} />`}
+      <details class="more" open=${used(ANSWERS)}><summary>How it answers</summary><div class="form-pair">${fields(ANSWERS)}</div></details>
+      <details class="more" open=${used(EXPERT) || before.extra_args !== '' || before.runtime !== '' || fieldError(error, 'extra_args')}>
+        <summary>For experts</summary>
+        <div class="form">
+          <div class="form-pair">${fields(EXPERT)}</div>
+          ${runtime.value && html`<${Select} label="Runtime" value=${form.runtime} options=${runtimeOptions(runtime.value, form.runtime)}
+            hint="Which llama.cpp runs this model." onChange=${set('runtime')} error=${fieldError(error, 'runtime')} />`}
+          <${Field} label="Extra arguments" hint="Added to llama-server's command line." mono value=${form.extra_args}
+            placeholder="--swa-full" onInput=${set('extra_args')} error=${fieldError(error, 'extra_args')} />
+        </div>
+      </details>
       ${error && !placed && html`<${Callout} message=${error.message} remedy=${error.remedy} />`}
       <div class="form-actions">
         <button type="submit" class="button primary" disabled=${!dirty || saving}>Save</button>
@@ -109,4 +84,23 @@ export function ModelSettings({ model }) {
           onClick=${() => { setForm(before); setError(null); }}>Undo changes</button>
       </div>
     </form>`;
+}
+
+/**
+ * @param {{wish: import('../model-form.js').Wish, model: import('../types.js').Model, value: string, effective: any,
+ *   onInput: (value: string) => void, error: any}} props
+ */
+function WishField({ wish, model, value, effective, onInput, error }) {
+  const { label, hint, unit, kind } = wish;
+  if (kind === 'choice' || kind === 'draft') {
+    const others = models.value.filter((m) => m.id !== model.id && m.size_bytes < model.size_bytes);
+    const options = kind === 'choice' ? [...(wish.options ?? [])] : [['', 'None'], ...others.map((m) => [m.id, m.name])];
+    if (!options.some(([key]) => key === value)) options.push([value, value]);
+    return html`<${Select} label=${label} hint=${hint} value=${value} options=${options} onChange=${onInput} error=${error} />`;
+  }
+  const shown = kind === 'minutes' ? minutesText(effective) : typeof effective === 'object' ? '' : effective;
+  return html`
+    <${Field} label=${label} unit=${unit} hint=${hint} type=${kind === 'number' || kind === 'minutes' ? 'number' : 'text'} value=${value}
+      multiline=${kind === 'adapters'} mono=${kind === 'adapters'} placeholder=${shown || (wish.empty ?? (kind === 'adapters' ? '' : 'automatic'))}
+      onInput=${onInput} error=${error} />`;
 }

@@ -4,7 +4,8 @@
 import { html, useEffect, useState } from '../html.js';
 import { attempt, bridge, run, toast, asCommandError } from '../actions.js';
 import { home, inWindow, memory, models, settings, snapshot, theme, themeWish } from '../store.js';
-import { bytes } from '../format.js';
+import { bytes, numberOrText } from '../format.js';
+import { minutesText, secondsOf } from '../model-form.js';
 import { Field, Segments, Select, Switch } from '../components/fields.js';
 import { Card, CopyButton, PageHead } from '../components/ui.js';
 import { Aliases } from './aliases.js';
@@ -24,13 +25,6 @@ function useSaver() {
     return result.ok;
   }
   return { errors, save };
-}
-
-/** @param {string} text @returns {number | string | null} a number when it is one; the engine judges the rest */
-export function numberOrText(text) {
-  const bare = text.trim();
-  if (bare === '') return null;
-  return /^-?\d+$/.test(bare) ? Number(bare) : bare;
 }
 
 export function SettingsView() {
@@ -62,7 +56,10 @@ export function SettingsView() {
           </div>
           <${StartWith} value=${server.start_with ?? 'last'} save=${save} error=${errors['server.start_with']} />
         <//>
-        <${Card} title="Memory"><${Budget} value=${server.memory_budget_bytes ?? null} save=${save} error=${errors['server.memory_budget_bytes']} /><//>
+        <${Card} title="Memory">
+          <${Budget} value=${server.memory_budget_bytes ?? null} save=${save} error=${errors['server.memory_budget_bytes']} />
+          <${Keeping} server=${server} save=${save} errors=${errors} />
+        <//>
         <${Card} title="Folders"><p class="muted hint">Read through all their subfolders. Nothing in them is changed.</p><${Folders} /><//>
         <${DownloadSettings} save=${save} errors=${errors} />
         <${Card} title="Other names"><${Aliases} error=${errors.aliases} save=${(/** @type {any} */ table) => save('aliases', table)} /><//>
@@ -143,6 +140,23 @@ function Budget({ value, save, error }) {
       onCommit=${commit} error=${error} />`}
     <p class="muted hint digits">${m && `Models may hold ${bytes(m.budget_bytes)} together now, of ${bytes(m.total_bytes)} in this computer.`}${' '}
       When more is needed, the least used model leaves; pinned ones stay.</p>`;
+}
+
+/** How long models stay. @param {{server: any, save: (key: string, value: unknown) => Promise<boolean>, errors: Record<string, any>}} props */
+function Keeping({ server, save, errors }) {
+  const rest = server.rest_model ?? '';
+  const options = [['', 'None'], ...models.value.map((m) => [m.id, m.name])];
+  if (!options.some(([key]) => key === rest)) options.push([rest, rest]);
+  return html`
+    <div class="form-pair">
+      <${Field} label="Unload when idle for" unit="minutes" type="number" value=${minutesText(server.idle_unload_s ?? 300)}
+        onCommit=${(/** @type {string} */ text) => save('server.idle_unload_s', secondsOf(text))} error=${errors['server.idle_unload_s']}
+        hint="After its last answer. 0: models stay until the memory is needed." />
+      <${Select} label="Then load" value=${rest} options=${options} error=${errors['server.rest_model']}
+        hint="A small model that stays when all others have left." onChange=${(/** @type {string} */ v) => save('server.rest_model', v || null)} />
+    </div>
+    <${Switch} label="Make room when other programs need the memory" checked=${server.yield_memory ?? true}
+      hint="Models that nobody uses leave, one at a time." onChange=${(/** @type {boolean} */ on) => save('server.yield_memory', on)} />`;
 }
 
 function About() {
