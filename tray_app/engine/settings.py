@@ -154,7 +154,11 @@ class SettingsStore:
         settings would get (see `change_model`). Raises SettingsInvalid.
         """
         server = self._current.server
-        base = ModelSettings(context_length=server.context_length, parallel=server.parallel)
+        base = ModelSettings(
+            context_length=server.context_length,
+            parallel=server.parallel,
+            idle_unload_s=server.idle_unload_s,
+        )
         own = to_table(self._current.models.get(model_id, ModelSettings()))
         own = _changed(own, changes or {})
         merged = {**to_table(base), **own, **self.overlay(model_id)}
