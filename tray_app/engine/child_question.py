@@ -30,9 +30,13 @@ class _Body:
 
 
 async def ask_child(
-    endpoint: Endpoint, path: str, timeout_s: float = 1.0, most_bytes: int = 256 * 1024
+    endpoint: Endpoint,
+    path: str,
+    timeout_s: float = 1.0,
+    most_bytes: int = 256 * 1024,
+    body: bytes | None = None,
 ) -> bytes | None:
-    """The body of the child's 200 answer to `GET path`.
+    """The body of the child's 200 answer to `GET path`, or to `POST path` with a `body` of JSON.
 
     None when it gives none in time (a long prompt keeps it from answering), refuses, is gone,
     or says more than `most_bytes`.
@@ -41,15 +45,20 @@ async def ask_child(
         async with asyncio.timeout(timeout_s):
             reader, writer = await _connect(endpoint)
             try:
-                writer.write(
-                    b"GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-                    % path.encode("ascii")
-                )
+                writer.write(_request(path, body))
                 return await _read(reader, most_bytes)
             finally:
                 writer.close()
     except (OSError, TimeoutError, httptools.HttpParserError):
         return None
+
+
+def _request(path: str, body: bytes | None) -> bytes:
+    lines = [b"%s %s HTTP/1.1" % (b"GET" if body is None else b"POST", path.encode("ascii"))]
+    lines += [b"Host: localhost", b"Connection: close"]
+    if body is not None:
+        lines += [b"Content-Type: application/json", b"Content-Length: %d" % len(body)]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + (body or b"")
 
 
 async def _connect(endpoint: Endpoint) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -169,6 +169,10 @@ class Commands:
         argv = self._engine.planner.command(model.id)
         return {"argv": list(argv), "text": launch.command_text(argv)}
 
+    def forget_conversations(self) -> int:
+        """Remove what is kept of conversations on the disk; how many bytes that were."""
+        return self._engine.conversations.forget()
+
     # -- library
 
     def rescan(self) -> bool:

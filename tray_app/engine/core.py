@@ -23,6 +23,7 @@ from .activity import Active
 from .backend import Backend
 from .child_registry import ChildRegistry
 from .commands import Commands
+from .conversations import Conversations
 from .convert.service import ConvertService
 from .downloads.service import DownloadService
 from .errors import EngineError, EngineUnreachable, ErrorView
@@ -75,6 +76,9 @@ class Engine:
         self.db = StateDb(home.state_db)
         self.store = SettingsStore(home.settings, home.user_models)
         self.registry = ChildRegistry(home.children_file)
+        self.conversations = Conversations(
+            home.path / "conversations", lambda: self.settings.server.conversations_bytes
+        )
         self.jobs = JobRunner(self.db, self.publish)
         self.history = RequestHistory(self.db)
         self.runtime = RuntimeService(self)
@@ -118,6 +122,7 @@ class Engine:
         self.loop = asyncio.get_running_loop()
         for orphan in await asyncio.to_thread(self.registry.end_orphans):
             log.warning("ended an orphan", extra={"kind": orphan.kind, "pids": str(orphan.pids)})
+        await asyncio.to_thread(self.conversations.tidy)
         for socket_file in self.home.socket_folder().glob("*.sock"):
             socket_file.unlink(missing_ok=True)
         self.residency = Residency(

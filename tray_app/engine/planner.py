@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import launch, memory
+from .conversations import KV_BYTES_PER_TOKEN, Conversation, key_of
 from .errors import ModelUnavailable, SettingsInvalid
 from .launch import Endpoint, Placement
 from .llama_server import ServerChild, free_endpoint
 from .resident import Plan
 from .runtime.known_arguments import KnownArguments
 from .settings import ModelSettings
-from .values import Model, Runtime
+from .values import Model, ModelKind, Runtime
 
 if TYPE_CHECKING:
     from .core import Engine
@@ -45,6 +46,8 @@ class Planner:
         beside_bytes = _sizes(model, launch.files_beside(settings, model, draft_path))
         placement = self._engine.runtime.place(model, settings, runtime)
 
+        conversation = self._conversation(model, settings, runtime, placement, draft_path)
+
         def start() -> ServerChild:
             endpoint = free_endpoint(self._engine.home.socket_folder())
             argv = self._arguments(model, settings, runtime, placement, endpoint, draft_path)
@@ -58,6 +61,7 @@ class Planner:
             start,
             runtime_id=runtime.id,
             gpu_layers=settings.gpu_layers,
+            conversation=conversation,
         )
 
     def command(self, model_id: str) -> tuple[str, ...]:
@@ -111,6 +115,23 @@ class Planner:
             )
         return path
 
+    def _conversation(
+        self,
+        model: Model,
+        settings: ModelSettings,
+        runtime: Runtime,
+        placement: Placement,
+        draft_path: Path | None,
+    ) -> Conversation | None:
+        """What is kept of the model's conversations; None where nothing is to be."""
+        if not settings.keep_conversations or model.kind is ModelKind.EMBEDDING:
+            return None
+        nowhere = Endpoint(port=0)
+        argv = self._arguments(model, settings, runtime, placement, nowhere, draft_path)
+        per_token = model.kv_bytes_per_token or KV_BYTES_PER_TOKEN
+        key = key_of(model, runtime.id, argv[1:])
+        return Conversation(self._engine.conversations, key, per_token)
+
     def _arguments(
         self,
         model: Model,
@@ -126,15 +147,10 @@ class Planner:
             runtime,
             placement,
             endpoint,
-            self._slot_folder(),
+            self._engine.conversations.prepare(),
             _prompt_cache_mib(),
             draft_path,
         )
-
-    def _slot_folder(self) -> Path:
-        folder = self._engine.home.run / "slots"
-        folder.mkdir(mode=0o700, exist_ok=True)
-        return folder
 
 
 def _sizes(model: Model, paths: list[Path]) -> int:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Coroutine
 
 from . import eviction
+from .conversations import Conversation
 from .errors import EngineError, ErrorView, QueueFull
 from .line import Line
 from .llama_server import STOP_GRACE_S, ServerChild
@@ -302,7 +303,10 @@ class Residency:
         resident.take(plan)
         resident.move(ModelState.LOADING)
         self._spawn(self._watch(resident, child))
-        if await child.wait_ready() and resident.state is ModelState.LOADING:
+        ready = await child.wait_ready()
+        if ready and plan.conversation is not None:
+            await plan.conversation.restore(child.endpoint)
+        if ready and resident.state is ModelState.LOADING:
             resident.load_s = self._clock() - started
             resident.used_at, resident.loaded_at = self._clock(), time.time()
             resident.move(ModelState.READY)
@@ -367,8 +371,9 @@ class Residency:
             # While it answers, llama-server ends only with its connections: do not wait for those.
             idle = resident.state is ModelState.READY and resident.in_flight == 0
             resident.move(ModelState.STOPPING)
+            kept = resident.conversation if idle else None
             grace_s = STOP_GRACE_S if idle else CUT_GRACE_S
-            resident.stopping = self._spawn(resident.child.stop(grace_s))
+            resident.stopping = self._spawn(_end(resident.child, kept, grace_s))
 
     async def _watch(self, resident: Resident, child: ServerChild) -> None:
         """Follow one child to its end, and decide what comes after."""
@@ -386,3 +391,10 @@ class Residency:
         else:
             resident.hurried = False
         self._wake.set()
+
+
+async def _end(child: ServerChild, kept: Conversation | None, grace_s: float) -> None:
+    """Stop a child; what it holds of conversations is kept first."""
+    if kept is not None and not child.ended.done():
+        await kept.save(child.endpoint)
+    await child.stop(grace_s)

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from .conversations import Conversation
 from .errors import ErrorView, ModelFailed
 from .llama_server import ServerChild
 from .values import ModelState, ModelStatus, Offload
@@ -46,6 +47,7 @@ class Plan:
     start: Callable[[], ServerChild]
     runtime_id: str = ""
     gpu_layers: int | None = None  # asked for; None: as many as there is room for
+    conversation: Conversation | None = None  # what is kept of it while it is not in memory
 
 
 @dataclass(slots=True, eq=False)
@@ -97,6 +99,7 @@ class Resident:
     context_length: int | None = None
     runtime_id: str = ""  # what its child runs on, or ran on last
     offload: Offload | None = None
+    conversation: Conversation | None = None
     load_s: float | None = None
     loaded_at: float | None = None
     last_used_at: float | None = None
@@ -143,6 +146,7 @@ class Resident:
         """A child is started by this plan."""
         self.pinned, self.runtime_id, self.offload = plan.pinned, plan.runtime_id, None
         self.memory_bytes, self.context_length = plan.memory_bytes, plan.context_length
+        self.conversation = plan.conversation
 
     def note_death(self, now_s: float) -> int:
         """Count a death that nobody asked for; how many there were lately, this one included."""

@@ -158,6 +158,7 @@ class SettingsStore:
             context_length=server.context_length,
             parallel=server.parallel,
             idle_unload_s=server.idle_unload_s,
+            keep_conversations=server.keep_conversations,
         )
         own = to_table(self._current.models.get(model_id, ModelSettings()))
         own = _changed(own, changes or {})

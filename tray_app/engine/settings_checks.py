@@ -135,6 +135,7 @@ CHECKS: dict[tuple[type, str], Callable[[str, Any], None]] = {
     (ServerSettings, "parallel"): _range(1, 256, "slots"),
     (ServerSettings, "max_queue"): _range(1, 10_000, "requests"),
     (ServerSettings, "idle_unload_s"): _range(0, 30 * 86_400, "seconds"),
+    (ServerSettings, "conversations_bytes"): _range(0, 1 << 50, "bytes"),
     (ServerSettings, "cors_origins"): _origins,
     (RuntimeSettings, "backend"): _one_of(*BACKENDS),
     (RuntimeSettings, "updates"): _one_of("off", "notify", "auto"),

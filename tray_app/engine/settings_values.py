@@ -25,6 +25,8 @@ class ServerSettings:
     idle_unload_s: int = 300  # a model leaves memory this long after its last request; 0: never
     yield_memory: bool = True  # idle models leave when other programs need the memory
     rest_model: str | None = None  # id: comes when idleness has emptied memory, and stays
+    keep_conversations: bool = True  # the KV cache of a model that leaves is kept on the disk
+    conversations_bytes: int = 8 << 30  # at most, for all models together
     cors_origins: tuple[str, ...] = ()  # pages that may use the server besides those of localhost
 
 
@@ -91,6 +93,7 @@ class ModelSettings:
     max_tokens: int | None = None  # of an answer; None: until the model ends it
     chat_template: str | None = None  # a name that llama.cpp knows, or the path of a .jinja file
     reasoning: str | None = None  # "on", "off" or "auto"
+    keep_conversations: bool | None = None  # when it leaves memory
     runtime: str | None = None  # id of the runtime to run on; None: the active one
     system_prompt: str | None = None  # offered by the window's chat
     extra_args: tuple[str, ...] = ()  # appended to llama-server's arguments

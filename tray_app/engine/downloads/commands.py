@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tray_app.engine import routes, secrets
+from tray_app.engine.conversations import model_key
 from tray_app.engine.errors import BadRequest
 from tray_app.engine.events import SettingsChanged
 from tray_app.engine.values import ModelState
@@ -142,6 +143,7 @@ class DownloadCommands:
         if status is not None and status.state not in idle:
             raise BadRequest(f"{model.name} is in memory.", "Unload it first.")
         freed = removal.delete(model, engine.home.models, engine.library.models())
+        engine.conversations.forget(model_key(model.path))
         if drop_aliases(engine.store, model.id):
             engine.publish(SettingsChanged(("aliases",)))
         engine.library.rescan()
