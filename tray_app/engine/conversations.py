@@ -190,6 +190,8 @@ class Conversation:
             return []
         found = []
         for row in rows[:SLOTS_ASKED] if isinstance(rows, list) else []:
+            if not isinstance(row, dict):
+                continue
             slot, tokens = row.get("id"), row.get("n_prompt_tokens", 0)
             if isinstance(slot, int) and isinstance(tokens, int) and tokens >= LEAST_TOKENS:
                 found.append((slot, tokens))

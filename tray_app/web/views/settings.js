@@ -156,7 +156,18 @@ function Keeping({ server, save, errors }) {
         hint="A small model that stays when all others have left." onChange=${(/** @type {string} */ v) => save('server.rest_model', v || null)} />
     </div>
     <${Switch} label="Make room when other programs need the memory" checked=${server.yield_memory ?? true}
-      hint="Models that nobody uses leave, one at a time." onChange=${(/** @type {boolean} */ on) => save('server.yield_memory', on)} />`;
+      hint="Models that nobody uses leave, one at a time." onChange=${(/** @type {boolean} */ on) => save('server.yield_memory', on)} />
+    <div class="conversations">
+      <${Switch} label="Keep conversations when a model leaves memory" checked=${server.keep_conversations ?? true}
+        hint=${`So it need not read them again when it comes back. On this computer's disk, ${bytes(server.conversations_bytes ?? 0)} at most.`}
+        onChange=${(/** @type {boolean} */ on) => save('server.keep_conversations', on)} />
+      <button type="button" class="button small quiet" onClick=${forgetConversations}>Forget them</button>
+    </div>`;
+}
+
+async function forgetConversations() {
+  const result = await run('forget_conversations');
+  if (result.ok) toast('ok', result.value ? `${bytes(result.value)} of kept conversations were removed.` : 'No conversation was kept.');
 }
 
 function About() {
