@@ -34,7 +34,7 @@ ENGINE_COMMANDS = frozenset(
         *("switch_model", "load_model", "unload_model", "pin_model", "launch_command"),
         *("change_settings", "model_settings", "change_model_settings"),
         *("list_logs", "read_log", "request_history", "doctor", "copy_diagnostics"),
-        *("usage", "slots", "forget_conversations"),
+        *("usage", "slots", "forget_conversations", "model_memory"),
         *("find_runtime", "build_runtime", "install_runtime", "use_runtime", "remove_runtime"),
         *("available_runtimes", "roll_back_runtime", "check_updates", "skip_update"),
         *("read_hardware", "runtime_doctor", "cancel_job"),

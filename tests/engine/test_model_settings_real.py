@@ -143,3 +143,34 @@ def test_preloaded_models_are_there_and_a_rest_model_follows_the_last(product: P
     client.call("change_settings", changes={"server.rest_model": SECOND, "server.idle_unload_s": 1})
     wait_until(lambda: status_of(client, SECOND)["state"] == "ready")
     assert status_of(client, FIRST)["state"] == "unloaded"
+
+
+def test_how_models_fit_is_measured_before_anyone_loads_them(product: Product) -> None:
+    client = product.start()
+    set_up(client, FIRST, {"context_length": 8192})
+
+    def memory(**changes: Any) -> dict[str, Any]:
+        told = client.call("model_memory", model_id=FIRST, changes=changes)
+        assert isinstance(told, dict)
+        return told
+
+    wait_until(lambda: client.snapshot()["runtime"]["active"])
+    wait_until(lambda: memory()["measured"])
+    measured = memory()
+    assert status_of(client, FIRST)["state"] == "unloaded"
+    parts = ("weights_bytes", "kv_cache_bytes", "compute_bytes", "beside_bytes")
+    assert measured["total_bytes"] == sum(measured[part] for part in parts)
+    client.call("load_model", model_id=FIRST)
+    wait_until(lambda: status_of(client, FIRST)["state"] == "ready")
+    assert status_of(client, FIRST)["memory_bytes"] == measured["total_bytes"]
+
+    guessed = memory(kv_cache_type="q8_0", flash_attention="on", draft_model=SECOND)
+    assert not guessed["measured"]
+    assert 0.5 < guessed["kv_cache_bytes"] / measured["kv_cache_bytes"] < 0.57
+    assert guessed["compute_bytes"] == measured["compute_bytes"]
+    assert guessed["beside_bytes"] > 50e6
+    # The guess of the KV cache is as good as the measurement, within a MiB or two of rounding.
+    again = memory(context_length=4096)
+    assert abs(again["kv_cache_bytes"] * 2 - measured["kv_cache_bytes"]) < 4e6
+    with pytest.raises(ClientError, match="context_length is 1;"):
+        memory(context_length=1)

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import * as f from '../../tray_app/web/format.js';
-import { adaptersOf, changesOf, toForm } from '../../tray_app/web/model-form.js';
+import { adaptersOf, changesOf, memoryWords, toForm } from '../../tray_app/web/model-form.js';
 
 const status = (part) => ({ state: 'unloaded', in_flight: 0, waiting: 0, retry_at: null, ...part });
 
@@ -114,4 +114,14 @@ test('of an adapter’s line only a number after the last “ = ” is a scale',
   assert.deepEqual(adaptersOf(' /a.gguf \n\n/b=c.gguf\n/d.gguf = -0.25\n/e.gguf = big'), {
     '/a.gguf': 1, '/b=c.gguf': 1, '/d.gguf': -0.25, '/e.gguf = big': 1,
   });
+});
+
+test('what a model takes is said in one line, with what does not fit', () => {
+  const told = {
+    context_wished: 8192, context_length: 8192, weights_bytes: 98e6, kv_cache_bytes: 185e6, compute_bytes: 114e6, beside_bytes: 0,
+    total_bytes: 397e6, budget_bytes: 16e9, measured: true, gpu_layers: null,
+  };
+  assert.equal(memoryWords(told), 'Takes 397 MB: weights 98.0 MB, KV cache 185 MB, compute 114 MB.');
+  const tight = memoryWords({ ...told, measured: false, context_length: 4096, beside_bytes: 1e6, budget_bytes: 1e8 });
+  assert.match(tight, /^Takes about 397 MB: .*, further files 1\.0 MB\. The context comes to 4,096 of 8,192 tokens\. That is more than models may hold now, 100 MB\.$/);
 });

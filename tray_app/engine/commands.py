@@ -33,6 +33,7 @@ _JSON_TYPES: dict[Any, tuple[type, ...]] = {
     bool: (bool,),
     int: (int,),
     dict[str, Any]: (dict,),
+    dict[str, Any] | None: (dict, type(None)),
     list[str]: (list,),
     list[str] | None: (list, type(None)),
     str | None: (str, type(None)),

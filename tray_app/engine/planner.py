@@ -42,7 +42,7 @@ class Planner:
                 f"The file of {model.id} is not there: {model.path}.",
                 "Connect its drive, or scan the folders again.",
             )
-        draft_path = self._draft(model, settings)
+        draft_path = self.draft_path(model, settings)
         beside_bytes = _sizes(model, launch.files_beside(settings, model, draft_path))
         placement = self._engine.runtime.place(model, settings, runtime)
 
@@ -72,7 +72,7 @@ class Planner:
         model, settings, runtime = self._parts(model_id)
         placement = self._engine.runtime.place(model, settings, runtime)
         endpoint = Endpoint(socket_path=self._engine.home.socket_folder() / "m0.sock")
-        draft_path = self._draft(model, settings)
+        draft_path = self.draft_path(model, settings)
         return self._arguments(model, settings, runtime, placement, endpoint, draft_path)
 
     def check(self, model: Model, settings: ModelSettings) -> None:
@@ -80,7 +80,7 @@ class Planner:
 
         Raises SettingsInvalid, RuntimeMissing. While no runtime is known, nothing is refused.
         """
-        self._draft(model, settings)
+        self.draft_path(model, settings)
         if settings.runtime is not None or self._engine.runtime.ready:
             self._check_arguments(model, settings, self._engine.runtime.require(settings.runtime))
 
@@ -96,7 +96,7 @@ class Planner:
         words += launch.computing_arguments(settings)
         self._known_arguments.check(runtime, words, f"models.{model.id}.extra_args")
 
-    def _draft(self, model: Model, settings: ModelSettings) -> Path | None:
+    def draft_path(self, model: Model, settings: ModelSettings) -> Path | None:
         """The file of its draft model. Raises SettingsInvalid, ModelUnavailable."""
         wished = settings.draft_model
         if wished is None:

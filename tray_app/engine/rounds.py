@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
+from .fit_ahead import FitAhead
 from .idleness import Idleness
 from .logs import cut_large_logs
 
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 
 FOLDERS_S = 5.0  # folders are looked at and large logs are cut this often
 IDLE_S = 1.0
+FIT_S = 2.0
 
 
 class Rounds:
@@ -26,11 +28,16 @@ class Rounds:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._idleness = Idleness(engine)
+        self._fit_ahead = FitAhead(engine)
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Begin; on the loop, once the residency is there."""
-        for every_s, look in ((FOLDERS_S, self._look_around), (IDLE_S, self._idleness.look)):
+        for every_s, look in (
+            (FOLDERS_S, self._look_around),
+            (IDLE_S, self._idleness.look),
+            (FIT_S, self._fit_ahead.look),
+        ):
             self._tasks.append(asyncio.create_task(_again(every_s, look)))
 
     async def stop(self) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from . import routes
 from .child_question import ask_child
 from .measures import Slot, Usage
+from .memory_view import ModelMemory, model_memory
 
 if TYPE_CHECKING:
     from .core import Engine
@@ -26,6 +28,14 @@ class UsageCommands:
         A model that left the library is found by its id, too.
         """
         return self._engine.history.usage(model_id, days)
+
+    def model_memory(self, model_id: str, changes: dict[str, Any] | None = None) -> ModelMemory:
+        """What a model takes, part by part, with its settings or with `changes` to them."""
+        engine = self._engine
+        model = routes.find(
+            model_id, engine.library.models(), engine.settings.aliases, engine.active.model_id
+        )
+        return model_memory(engine, model, changes or {})
 
     def slots(self, model_id: str) -> tuple[Slot, ...]:
         """What a model in memory works on; none when it is not up or does not answer in time.

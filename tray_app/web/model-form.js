@@ -1,7 +1,7 @@
 // @ts-check
 /** A model's own settings as a form: which fields there are, and their way to the engine and back. */
 
-import { joinArgs, numberOrText, splitArgs } from './format.js';
+import { bytes, integer, joinArgs, numberOrText, splitArgs } from './format.js';
 
 /**
  * @typedef {object} Wish
@@ -122,4 +122,15 @@ function settingOf(key, value) {
 export function changesOf(form, before) {
   const changed = Object.entries(form).filter(([key, value]) => value !== before[key]);
   return Object.fromEntries(changed.map(([key, value]) => [key, settingOf(key, value)]));
+}
+
+/** @param {import('./types.js').ModelMemory} told @returns {string} one line: the sum, its parts, and whether it fits */
+export function memoryWords(told) {
+  const parts = [
+    [told.weights_bytes, 'weights'], [told.kv_cache_bytes, 'KV cache'], [told.compute_bytes, 'compute'], [told.beside_bytes, 'further files'],
+  ].filter(([size]) => size).map(([size, name]) => `${name} ${bytes(/** @type {number} */ (size))}`);
+  const context = told.context_length < told.context_wished
+    ? ` The context comes to ${integer(told.context_length)} of ${integer(told.context_wished)} tokens.` : '';
+  const over = told.total_bytes > told.budget_bytes ? ` That is more than models may hold now, ${bytes(told.budget_bytes)}.` : '';
+  return `${told.measured ? 'Takes' : 'Takes about'} ${bytes(told.total_bytes)}: ${parts.join(', ')}.${context}${over}`;
 }

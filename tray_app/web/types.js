@@ -360,3 +360,17 @@
  * @property {RequestRecord | null} last_request
  */
 export {};
+
+/**
+ * @typedef {object} ModelMemory in bytes, all devices together
+ * @property {number} context_wished
+ * @property {number} context_length
+ * @property {number | null} gpu_layers
+ * @property {number} weights_bytes
+ * @property {number} kv_cache_bytes
+ * @property {number} compute_bytes
+ * @property {number} beside_bytes
+ * @property {number} total_bytes
+ * @property {number} budget_bytes
+ * @property {boolean} measured
+ */

@@ -21,7 +21,7 @@ from tray_app.engine.errors import (
     RuntimeMissing,
 )
 from tray_app.engine.events import Event, RuntimeChanged, SettingsChanged
-from tray_app.engine.fit import Fits
+from tray_app.engine.fit import FitResult, Fits
 from tray_app.engine.home import cache_folder
 from tray_app.engine.jobs import JobContext
 from tray_app.engine.launch import Placement, computing_arguments, context_wished
@@ -124,15 +124,16 @@ class RuntimeService:
 
     def place(self, model: Model, settings: ModelSettings, runtime: Runtime) -> Placement:
         """How the model fits: from the cache, or measured now (0.1 to 2 s). Blocks."""
-        wished = context_wished(settings, model)
-        arguments = computing_arguments(settings)
+        wished, arguments = context_wished(settings, model), computing_arguments(settings)
         fit = self._fits.fit(model, runtime, wished, settings.gpu_layers, arguments)
-        return Placement(
-            context_length=fit.context_length,
-            gpu_layers=fit.gpu_layers,
-            extra_args=fit.extra_args,
-            memory_bytes=fit.memory_bytes,
-        )
+        return Placement(fit.context_length, fit.gpu_layers, fit.extra_args, fit.memory_bytes)
+
+    def known_fit(
+        self, model: Model, settings: ModelSettings, runtime: Runtime
+    ) -> FitResult | None:
+        """The fit of these settings, where it has been measured."""
+        wished, arguments = context_wished(settings, model), computing_arguments(settings)
+        return self._fits.known(model, runtime, wished, settings.gpu_layers, arguments)
 
     def backends(self) -> list[str]:
         """What to try here, best first."""

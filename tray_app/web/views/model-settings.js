@@ -4,7 +4,7 @@
 import { html, useEffect, useState } from '../html.js';
 import { attempt, toast } from '../actions.js';
 import { models, runtime } from '../store.js';
-import { ANSWERS, changesOf, EXPERT, KEEPING, MEMORY, minutesText, NAMED, toForm } from '../model-form.js';
+import { ANSWERS, changesOf, EXPERT, KEEPING, MEMORY, memoryWords, minutesText, NAMED, toForm } from '../model-form.js';
 import { runtimeOptions } from '../runtime-words.js';
 import { Field, fieldError, Select, Switch } from '../components/fields.js';
 import { Callout } from '../components/ui.js';
@@ -77,6 +77,7 @@ export function ModelSettings({ model }) {
             placeholder="--swa-full" onInput=${set('extra_args')} error=${fieldError(error, 'extra_args')} />
         </div>
       </details>
+      <${MemoryLine} modelId=${model.id} changes=${changes} />
       ${error && !placed && html`<${Callout} message=${error.message} remedy=${error.remedy} />`}
       <div class="form-actions">
         <button type="submit" class="button primary" disabled=${!dirty || saving}>Save</button>
@@ -84,6 +85,23 @@ export function ModelSettings({ model }) {
           onClick=${() => { setForm(before); setError(null); }}>Undo changes</button>
       </div>
     </form>`;
+}
+
+const ASK_MS = 250;
+
+/** What these settings come to, while they are typed. @param {{modelId: string, changes: Record<string, any>}} props */
+function MemoryLine({ modelId, changes }) {
+  const [told, setTold] = useState(/** @type {import('../types.js').ModelMemory | null} */ (null));
+  const asked = JSON.stringify(changes);
+  useEffect(() => {
+    let gone = false;
+    const timer = setTimeout(async () => {
+      const result = await attempt('model_memory', { model_id: modelId, changes: JSON.parse(asked) });
+      if (!gone) setTold(result.ok ? result.value : null);
+    }, ASK_MS);
+    return () => { gone = true; clearTimeout(timer); };
+  }, [modelId, asked]);
+  return html`<p class="memory-line digits muted" role="status">${told && memoryWords(told)}</p>`;
 }
 
 /**
