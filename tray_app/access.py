@@ -6,8 +6,10 @@ add and pages cannot change: Host, Origin and Sec-Fetch-Site.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Iterable
+from typing import Protocol
 
 from .http_wire import BadWire, Headers, Request
 
@@ -17,18 +19,50 @@ _HOST = re.compile(rb"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(?::\d{0,5})?")
 _PREFLIGHT_AGE_S = b"600"
 
 
-class Access:
-    """The rules for one listening address."""
+class Keys(Protocol):
+    """The API keys as the gateway needs them."""
 
-    def __init__(self, host: str, allowed_origins: Iterable[str] = ()) -> None:
+    @property
+    def required(self) -> bool: ...
+    def accepts(self, given: str, local: bool) -> bool: ...
+
+
+class Access:
+    """The rules for one listening address.
+
+    As soon as there is a key, each request needs one, from this machine too: a server on the
+    network answers to any Host, so that only the key keeps web pages out. With
+    `local_without_key` programs on this machine need none, if they call it by a loopback name.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        allowed_origins: Iterable[str] = (),
+        keys: Keys | None = None,
+        local_without_key: bool = False,
+    ) -> None:
+        self._keys = keys
+        self._local_without_key = local_without_key
         bound = b"[%s]" % host.encode() if ":" in host else host.encode()
         loopback = bound in LOOPBACK_NAMES or bound.startswith(b"127.")
         # Bound to a network address, a request's Host can be any of this machine's names.
         self._hosts = LOOPBACK_NAMES | {bound} if loopback else None
+        self._loopback = loopback
         self._origins = frozenset(origin.encode() for origin in allowed_origins)
 
-    def check(self, request: Request) -> None:
-        """Raises `BadWire` with status 400 or 403."""
+    @property
+    def keyed(self) -> bool:
+        """Whether requests need a key."""
+        return not self._loopback or (self._keys is not None and self._keys.required)
+
+    @property
+    def may_listen(self) -> bool:
+        """Whether the address may be listened on: beyond this machine only with a key."""
+        return self._loopback or (self._keys is not None and self._keys.required)
+
+    def check(self, request: Request, peer: str = "") -> None:
+        """Raises `BadWire` with status 400, 401 or 403. `peer` is the address that asks."""
         self._check_host(request)
         origins = request.all(b"origin")
         if len(origins) > 1 or (origins and not self._origin_allowed(origins[0])):
@@ -40,6 +74,34 @@ class Access:
         # Pictures, scripts and frames of a page come without an Origin.
         if not origins and request.get(b"sec-fetch-site") == b"cross-site":
             raise BadWire(403, "Pages from other sites may not use this server.")
+
+        self._check_key(request, peer)
+
+    def _check_key(self, request: Request, peer: str) -> None:
+        """Preflights carry no key by the standard (Fetch, CORS preflight); health tells nothing."""
+        if request.method == b"OPTIONS" or request.path in ("/health", "/v1/health"):
+            return
+        # The last key may have been taken back a moment ago: then the network is shut out.
+        if not self.keyed:
+            return
+        local = _is_local(peer)
+        if local and self._local_without_key and self._named_loopback(request):
+            return
+        given = _given_key(request)
+        if given and self._keys is not None and self._keys.accepts(given, local):
+            return
+        said = "is not one of this server's" if given else "is missing"
+        raise BadWire(
+            401,
+            f"The API key {said}.",
+            "Send it as “Authorization: Bearer …” or “x-api-key”. The Server page makes keys.",
+        )
+
+    @staticmethod
+    def _named_loopback(request: Request) -> bool:
+        hosts = [*request.all(b"host"), *([request.authority] if request.authority else [])]
+        matches = [_HOST.fullmatch(host) for host in hosts]
+        return bool(matches) and all(m and m.group(1).lower() in LOOPBACK_NAMES for m in matches)
 
     def headers(self, request: Request) -> Headers:
         """The CORS headers of the answer to a request that passed `check`."""
@@ -84,3 +146,21 @@ class Access:
 
     def _origin_allowed(self, origin: bytes) -> bool:
         return origin in self._origins or bool(_LOOPBACK_ORIGIN.fullmatch(origin))
+
+
+def _given_key(request: Request) -> str:
+    """OpenAI's clients send a bearer token, Anthropic's x-api-key, Azure's api-key."""
+    bearer = request.get(b"authorization") or b""
+    if bearer[:7].lower() == b"bearer ":
+        return bearer[7:].strip().decode("latin-1")
+    key = request.get(b"x-api-key") or request.get(b"api-key") or b""
+    return key.strip().decode("latin-1")
+
+
+def _is_local(peer: str) -> bool:
+    try:
+        address = ipaddress.ip_address(peer.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)

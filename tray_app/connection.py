@@ -137,7 +137,8 @@ class Connection(asyncio.Protocol):
     # --- requests -------------------------------------------------------------------------
 
     def _on_head(self, request: Request) -> None:
-        self._gateway.access.check(request)
+        peer = self.transport.get_extra_info("peername")
+        self._gateway.access.check(request, peer[0] if peer else "")
         if request.version == "1.1" and request.get(b"expect") == b"100-continue":
             self._continue_owed = True
             self._pay_continue()

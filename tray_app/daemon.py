@@ -43,6 +43,7 @@ log = logging.getLogger(__name__)
 
 PORT_RETRY_S = 3.0
 GATEWAY_GRACE_S = 2.0
+ANSWERS_GRACE_S = 6 * 3600.0  # for answers when only the address changes
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,7 @@ class Daemon:
         self._faces = Faces()
         self._stop = asyncio.Event()
         self._gateway: Gateway | None = None
+        self._retired: dict[Gateway, asyncio.Task[None]] = {}  # these only end their answers
 
     async def run(self) -> None:
         """Start everything, wait for the end, end everything."""
@@ -135,8 +137,8 @@ class Daemon:
             for task in services:
                 task.cancel()
             await asyncio.gather(*services, return_exceptions=True)
-            if self._gateway is not None:
-                await self._gateway.stop(GATEWAY_GRACE_S)
+            gateways = [*self._retired, *([self._gateway] if self._gateway is not None else [])]
+            await asyncio.gather(*(gateway.stop(GATEWAY_GRACE_S) for gateway in gateways))
             await engine.close()
             await asyncio.to_thread(control.stop)
             log.info("engine stopped")
@@ -181,6 +183,8 @@ class Daemon:
                 host=server.host,
                 port=server.port,
                 allowed_origins=server.cors_origins,
+                keys=engine.keys,
+                local_without_key=server.local_without_key,
             )
             try:
                 await self._gateway.start()
@@ -197,7 +201,17 @@ class Daemon:
             said = ""
             self._tell(f"Answering at {engine.gateway.base_url}")
             await engine.server_settings_changed()
-            await self._gateway.stop(GATEWAY_GRACE_S)
+            while engine.take_server_settings() == server:  # a first key, or its loss
+                engine.set_gateway(status, GatewayState.LISTENING, None)
+                await engine.server_settings_changed()
+            await self._retire(self._gateway)
+
+    async def _retire(self, gateway: Gateway) -> None:
+        """Listen no more; what it is answering is answered, however long that takes."""
+        task = asyncio.create_task(gateway.stop(ANSWERS_GRACE_S))
+        self._retired[gateway] = task
+        task.add_done_callback(lambda _: self._retired.pop(gateway, None))
+        await asyncio.sleep(0)  # its port is free from here on
 
     async def _watch_faces(self, engine: Engine) -> None:
         """End an engine nobody looks at, unless it is to serve or answers someone."""

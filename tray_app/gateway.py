@@ -12,7 +12,7 @@ import errno
 import time
 from collections.abc import Callable, Iterable
 
-from .access import Access
+from .access import Access, Keys
 from .connection import Connection, Timeouts
 from .engine.errors import EngineError, ErrorView, ModelNotFound, PortTaken, SettingsInvalid
 from .http_wire import Answer, Limits, Request, error_body
@@ -37,6 +37,8 @@ class Gateway:
         keepalive_s: float = 5.0,
         max_connections: int = 512,
         allowed_origins: Iterable[str] = (),
+        keys: Keys | None = None,
+        local_without_key: bool = False,
         timeouts: Timeouts | None = None,
         silent_s: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
@@ -46,7 +48,7 @@ class Gateway:
         self.limits = Limits(body_bytes=max_body_bytes)
         self.patience = Patience(silent_s, keepalive_s)
         self.timeouts = timeouts or Timeouts()
-        self.access = Access(host, allowed_origins)
+        self.access = Access(host, allowed_origins, keys, local_without_key)
         self.clock = clock
         self.stopping = False
         self._wanted_port = port
@@ -65,6 +67,11 @@ class Gateway:
 
     async def start(self) -> None:
         """Listen. Raises PortTaken, naming the holder, or SettingsInvalid for a bad address."""
+        if not self.access.may_listen:  # whatever asked for it: nothing is shared without a key
+            raise SettingsInvalid(
+                f"The server does not listen on {self.host} without an API key.",
+                "Share it on the Server page, which makes a key.",
+            )
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(
@@ -139,7 +146,8 @@ class Gateway:
         elif path.startswith(("/v1/models/", "/models/")):
             self._answer_model(path.partition("models/")[2], answer)
         elif path in ("/health", "/v1/health"):
-            answer.json(200, self.backend.health())
+            # Without a key nobody is told which models there are.
+            answer.json(200, {"status": "ok"} if self.access.keyed else self.backend.health())
         else:
             return False
         return True

@@ -351,7 +351,7 @@ def error_body(status: int, error: ErrorView) -> dict[str, Any]:
     if status >= 500:
         kind = "server_error"
     else:
-        kind = {403: "permission_error", 429: "rate_limit_error"}.get(
+        kind = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}.get(
             status, "invalid_request_error"
         )
     return {

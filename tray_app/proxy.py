@@ -28,6 +28,7 @@ from .upstream import BodyFraming, Counts, Passing, ResponseHead, Upstream, Upst
 
 # The child has no keys of its own; cookies of other local services are none of its business.
 NOT_FORWARDED = HOP_BY_HOP | {
+    b"api-key",
     b"authorization",
     b"content-length",
     b"cookie",

@@ -35,6 +35,7 @@ ENGINE_COMMANDS = frozenset(
         *("change_settings", "model_settings", "change_model_settings"),
         *("list_logs", "read_log", "request_history", "doctor", "copy_diagnostics"),
         *("usage", "slots", "forget_conversations", "model_memory"),
+        *("sharing", "share", "create_api_key", "revoke_api_key", "gateway_key"),
         *("find_runtime", "build_runtime", "install_runtime", "use_runtime", "remove_runtime"),
         *("available_runtimes", "roll_back_runtime", "check_updates", "skip_update"),
         *("read_hardware", "runtime_doctor", "cancel_job"),

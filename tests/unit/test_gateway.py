@@ -6,11 +6,13 @@ import asyncio
 import json
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
 from tests.gateway_kit import CLIENT_LIMIT, Got, Rig, chat, request, rig, run, until
 from tray_app.engine.errors import PortTaken, SettingsInvalid
+from tray_app.engine.keys import ApiKeys
 from tray_app.engine.values import ModelState
 from tray_app.gateway import Gateway, Timeouts
 
@@ -196,14 +198,25 @@ def test_only_this_machines_names_and_pages_get_in(headers: dict[str, str], stat
     run(test())
 
 
-def test_hosts_are_not_checked_on_a_network_address_but_origins_are() -> None:
+def test_hosts_are_not_checked_on_a_network_address_but_origins_and_keys_are(
+    tmp_path: Path,
+) -> None:
+    keys = ApiKeys(tmp_path / "keys.json")
+    made = keys.create("a")
+
     async def test() -> None:
         async with rig() as r:
-            gateway = Gateway(r.backend, host="0.0.0.0", port=0)
+            with pytest.raises(SettingsInvalid, match="without an API key"):
+                await Gateway(r.backend, host="0.0.0.0", port=0).start()
+            gateway = Gateway(r.backend, host="0.0.0.0", port=0, keys=keys)
             await gateway.start()
             try:
                 r.gateway, loopback = gateway, r.gateway
                 assert (await r.ask("GET", "/health", Host="desk.lan:7070")).status == 200
+                assert (await r.ask("GET", "/health")).json == {"status": "ok"}
+                assert (await r.ask("GET", "/v1/models", Host="desk.lan")).status == 401
+                got = await r.ask("GET", "/v1/models", Authorization=f"Bearer {made.key}")
+                assert got.status == 200
                 assert (await r.ask("GET", "/health", Origin="http://desk.lan")).status == 403
             finally:
                 r.gateway = loopback

@@ -20,6 +20,7 @@ from .errors import BadRequest, EngineError, EngineUnreachable, SettingsInvalid
 from .events import SettingsChanged, WindowRequested
 from .formats.commands import FormatCommands
 from .runtime.commands import RuntimeCommands
+from .sharing import SharingCommands, check_host
 from .usage_commands import UsageCommands
 from .values import Job, LeftOut, Model, ModelState, RequestRecord, Snapshot
 
@@ -54,6 +55,7 @@ class Commands:
         self._about_formats = FormatCommands(engine)
         self._about_conversion = ConvertCommands(engine)
         self._about_usage = UsageCommands(engine)
+        self._about_sharing = SharingCommands(engine)
         self._folders = threading.Lock()  # a folder list is read, then written
 
     def run(self, name: str, args: Mapping[str, Any]) -> Any:
@@ -84,7 +86,8 @@ class Commands:
             return None
         tables = (
             *(self, self._about_runtimes, self._about_downloads),
-            *(self._about_formats, self._about_conversion, self._about_usage),
+            *(self._about_formats, self._about_conversion),
+            *(self._about_usage, self._about_sharing),
         )
         return next((found for table in tables if (found := getattr(table, name, None))), None)
 
@@ -267,15 +270,30 @@ class Commands:
 
     def _change(self, changes: Mapping[str, Any]) -> None:
         engine = self._engine
+        if isinstance(wished := _host_in(changes), str):
+            check_host(wished, engine.keys.required)
         keys = engine.store.change(changes)
         engine.publish(SettingsChanged(keys))
         if any(key.startswith("library") for key in keys):
             engine.library.set_folders(engine.library_folders())
-        if {"server", "server.port", "server.host", "server.cors_origins"} & set(keys):
+        if {
+            "server",
+            "server.port",
+            "server.host",
+            "server.cors_origins",
+            "server.local_without_key",
+        } & set(keys):
             engine.note_server_settings()
         engine.runtime.settings_changed(keys)
         engine.downloads.settings_changed(keys)
         engine.notices_changed()
+
+
+def _host_in(changes: Mapping[str, Any]) -> Any:
+    """The address to listen on that changes would set, if they do."""
+    server = changes.get("server")
+    inner = server.get("host") if isinstance(server, Mapping) else None
+    return changes.get("server.host", inner)
 
 
 async def _soon(act: Callable[[], None]) -> None:

@@ -40,12 +40,14 @@ from .gguf_cache import MetadataCache
 from .history import RequestHistory
 from .home import Home
 from .jobs import JobRunner
+from .keys import ApiKeys
 from .library import Library
 from .planner import Planner
 from .residency import Residency
 from .rounds import Rounds
 from .runtime.service import RuntimeService
 from .settings import ServerSettings, Settings, SettingsStore, plain_table
+from .sharing import listen_host, shown_host
 from .state import StateDb
 from .values import (
     GatewayState,
@@ -76,6 +78,7 @@ class Engine:
         self.db = StateDb(home.state_db)
         self.store = SettingsStore(home.settings, home.user_models)
         self.registry = ChildRegistry(home.children_file)
+        self.keys = ApiKeys(home.path / "keys.json")
         self.conversations = Conversations(
             home.path / "conversations", lambda: self.settings.server.conversations_bytes
         )
@@ -259,9 +262,11 @@ class Engine:
         self, status: GatewayStatus, state: GatewayState, error: ErrorView | None
     ) -> None:
         """The daemon opened the gateway, or could not."""
-        host = f"[{status.host}]" if ":" in status.host else status.host
+        host = shown_host(status.host)
+        host = f"[{host}]" if ":" in host else host
         base_url = f"http://{host}:{status.port}/v1"
-        fresh = replace(status, state=state, base_url=base_url, error=error)
+        keyed = self.keys.required
+        fresh = replace(status, state=state, base_url=base_url, error=error, key_required=keyed)
         if fresh != self.gateway:
             self.gateway = fresh
             self.publish(GatewayChanged(fresh))
@@ -273,7 +278,8 @@ class Engine:
         In this order no change is missed, however long opening the port takes.
         """
         self._server_changed.clear()
-        return self.settings.server
+        server = self.settings.server
+        return replace(server, host=listen_host(server.host, self.keys.required))
 
     async def server_settings_changed(self) -> None:
         """Wait until host or port were set anew since they were taken; on the loop."""
@@ -343,6 +349,11 @@ class Engine:
             kept, why = self.store.broken
             message = f"settings.toml could not be read: {why.rstrip('.')}. The defaults hold."
             found.append(Notice("settings_broken", "warning", message, f"It is kept as {kept}."))
+        wished = self.settings.server.host
+        if listen_host(wished, self.keys.required) != wished:
+            message = f"Nothing is shared on the network: server.host is {wished}, without a key."
+            remedy = "Switch on “Share on my network” on the Server page: it makes a key."
+            found.append(Notice("not_shared", "warning", message, remedy))
         if self.store.overlay_error is not None:
             message = self.store.overlay_error
             found.append(Notice("overlay_broken", "warning", message, "Correct that file."))

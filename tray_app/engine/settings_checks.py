@@ -30,18 +30,27 @@ def _range(low: float, high: float, unit: str) -> Callable[[str, Any], None]:
     return check
 
 
-def _loopback(key: str, value: Any) -> None:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address to listen on."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _host(key: str, value: Any) -> None:
+    """An address of an interface; that sharing needs a key is checked where keys are known."""
     if value == "localhost":
         return
     try:
-        fine = ipaddress.ip_address(value).is_loopback
+        ipaddress.ip_address(value)
     except ValueError:
-        fine = False
-    if not fine:
         raise SettingsInvalid(
-            f"{key} is {value!r}, which other machines could reach.",
-            "Use 127.0.0.1: sharing on the network needs an API key and is not offered yet.",
-        )
+            f"{key} is {value!r}, which is no address of a network interface.",
+            "Use 127.0.0.1 for this machine alone, or 0.0.0.0 to share on the network.",
+        ) from None
 
 
 def _origins(key: str, value: Any) -> None:
@@ -128,7 +137,7 @@ def _extra_args(key: str, value: Any) -> None:
 
 CHECKS: dict[tuple[type, str], Callable[[str, Any], None]] = {
     (Settings, "aliases"): _aliases,
-    (ServerSettings, "host"): _loopback,
+    (ServerSettings, "host"): _host,
     (ServerSettings, "port"): _range(1024, 65535, ""),
     (ServerSettings, "context_length"): _range(256, 16_777_216, "tokens"),
     (ServerSettings, "memory_budget_bytes"): _range(64 << 20, 1 << 50, "bytes"),

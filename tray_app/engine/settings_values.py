@@ -27,6 +27,7 @@ class ServerSettings:
     rest_model: str | None = None  # id: comes when idleness has emptied memory, and stays
     keep_conversations: bool = True  # the KV cache of a model that leaves is kept on the disk
     conversations_bytes: int = 8 << 30  # at most, for all models together
+    local_without_key: bool = False  # programs on this machine need no key
     cors_origins: tuple[str, ...] = ()  # pages that may use the server besides those of localhost
 
 

@@ -225,6 +225,7 @@ class GatewayStatus:
     base_url: str = "http://127.0.0.1:7070/v1"
     requests_total: int = 0
     error: ErrorView | None = None
+    key_required: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,6 +141,14 @@ export function applyStep(open, step, measured) {
   return open;
 }
 
+/** @type {() => Promise<string>} the page's own key for this run, '' where none is needed */
+let readKey = async () => '';
+
+/** @param {() => Promise<string>} read */
+export function takeKeyFrom(read) {
+  readKey = read;
+}
+
 /** @param {string} baseUrl */
 async function answer(baseUrl) {
   const controller = new AbortController();
@@ -159,7 +167,8 @@ async function answer(baseUrl) {
     waitingText.value = 'Waiting for the first token';
     messages.value = [...messages.value, open];
   });
-  for await (const step of streamChat({ baseUrl, messages: ask, signal: controller.signal })) {
+  const apiKey = await readKey();
+  for await (const step of streamChat({ baseUrl, messages: ask, signal: controller.signal, apiKey })) {
     if (step.type === 'waiting') {
       if (/[a-z]/i.test(step.text)) waitingText.value = step.text;
       continue;

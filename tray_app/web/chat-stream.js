@@ -110,16 +110,19 @@ function refusal(text, status) {
  * @param {{role: string, content: string}[]} ask.messages
  * @param {AbortSignal} ask.signal
  * @param {string} [ask.model]
+ * @param {string} [ask.apiKey] where the server asks for one
  * @param {typeof fetch} [ask.fetchFn] replaced in tests
  * @returns {AsyncGenerator<Step>}
  */
-export async function* streamChat({ baseUrl, messages, signal, model = 'default', fetchFn = fetch }) {
+export async function* streamChat({ baseUrl, messages, signal, model = 'default', apiKey = '', fetchFn = fetch }) {
   const body = { model, messages, stream: true, stream_options: { include_usage: true } };
   let response;
   try {
     response = await fetchFn(`${baseUrl}/chat/completions`, {
       method: 'POST',
-      headers: { 'Content-Type': 'application/json', Accept: 'text/event-stream' },
+      headers: {
+        'Content-Type': 'application/json', Accept: 'text/event-stream', ...(apiKey && { Authorization: `Bearer ${apiKey}` }),
+      },
       body: JSON.stringify(body),
       signal,
     });

@@ -2,12 +2,12 @@
 /** Starts the page: connects to the engine, draws the shell, listens for keys. */
 
 import { effect, html, render, useEffect, useRef } from './html.js';
-import { bridge } from './actions.js';
-import { restore } from './chat-state.js';
+import { attempt, bridge } from './actions.js';
+import { restore, takeKeyFrom } from './chat-state.js';
 import { look as lookAt } from './convert-state.js';
 import { REFETCH } from './reduce.js';
 import { go, listen, page, PAGES } from './router.js';
-import { inWindow, link, now, snapshot, takeEvent, takeSnapshot, theme as wanted } from './store.js';
+import { gateway, inWindow, link, now, snapshot, takeEvent, takeSnapshot, theme as wanted } from './store.js';
 import { JobStrip, LinkBar, ManualCopy, Notices, Sidebar, Toasts } from './components/chrome.js';
 import { Spinner } from './components/ui.js';
 import { DropVeil } from './drop-veil.js';
@@ -111,6 +111,11 @@ function start() {
   const root = document.getElementById('app');
   if (!root) return;
   inWindow.value = bridge.native.available();
+  takeKeyFrom(async () => {
+    if (!gateway.value?.key_required) return '';
+    const result = await attempt('gateway_key');
+    return result.ok ? result.value : '';
+  });
   addEventListener('pywebviewready', () => { inWindow.value = bridge.native.available(); });
   setInterval(() => { if (!document.hidden) now.value = Date.now() / 1000; }, 1000);
   addEventListener('keydown', onKey);

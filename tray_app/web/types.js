@@ -66,7 +66,7 @@
  * @typedef {{path: string, reason: string}} LeftOut
  * @typedef {{code: string, level: 'info'|'warning'|'error', message: string, remedy: string}} Notice
  * @typedef {{total_bytes: number, available_bytes: number, budget_bytes: number, models_bytes: number}} Memory
- * @typedef {{state: 'stopped'|'listening'|'blocked', host: string, port: number, base_url: string, requests_total: number, error: ErrorView | null}} GatewayStatus
+ * @typedef {{state: 'stopped'|'listening'|'blocked', host: string, port: number, base_url: string, requests_total: number, error: ErrorView | null, key_required: boolean}} GatewayStatus
  * @typedef {'cuda'|'rocm'|'vulkan'|'sycl'|'opencl'|'metal'|'cpu'} Backend
  *
  * @typedef {object} Gpu
@@ -373,4 +373,12 @@ export {};
  * @property {number} total_bytes
  * @property {number} budget_bytes
  * @property {boolean} measured
+ */
+
+/**
+ * @typedef {object} Sharing
+ * @property {boolean} on
+ * @property {{interface: string, url: string}[]} addresses
+ * @property {{name: string, ending: string, created_at: number}[]} keys
+ * @property {{name: string, key: string} | null} new_key told once
  */

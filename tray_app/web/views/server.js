@@ -12,6 +12,7 @@ import { Slots } from '../components/slots.js';
 import { Ago, Callout, Card, CodeBlock, CopyButton, Dot, PageHead, Spinner, Words } from '../components/ui.js';
 import { CommandLine } from './model-drawer.js';
 import { Requests } from './requests.js';
+import { SharingCard } from './sharing.js';
 import { RuntimeCard } from './runtime-card.js';
 import { SpeedCard } from './speed-card.js';
 
@@ -22,7 +23,7 @@ export const ServerView = () => html`
   <div class="page">
     <${PageHead} title="Server" />
     <div class="page-scroll"><div class="server-grid">
-      <div class="server-column"><${StatusCard} /><${ConnectCard} /></div>
+      <div class="server-column"><${StatusCard} /><${ConnectCard} /><${SharingCard} /></div>
       <div class="server-column"><${MemoryCard} /><${RuntimeCard} /></div>
       <${SpeedCard} />
       <${Requests} />
@@ -96,8 +97,9 @@ function Resident({ status }) {
 /**
  * @param {string} base
  * @param {boolean} embedding
+ * @param {boolean} [keyed] whether the server asks for a key
  */
-export function examples(base, embedding) {
+export function examples(base, embedding, keyed = false) {
   const path = embedding ? 'embeddings' : 'chat/completions';
   const body = embedding
     ? { model: 'default', input: 'A llama on a hill.' }
@@ -107,15 +109,15 @@ export function examples(base, embedding) {
     : ['answer = client.chat.completions.create(', '    model="default",',
       '    messages=[{"role": "user", "content": "Say hello in one sentence."}],', ')', 'print(answer.choices[0].message.content)'];
   return {
-    curl: [`curl ${base}/${path} \\`, '  -H "Content-Type: application/json" \\', `  -d '${JSON.stringify(body)}'`].join('\n'),
-    python: ['from openai import OpenAI', '', `client = OpenAI(base_url="${base}", api_key="none")`, ...call].join('\n'),
+    curl: [`curl ${base}/${path} \\`, ...(keyed ? ['  -H "Authorization: Bearer YOUR-KEY" \\'] : []), '  -H "Content-Type: application/json" \\', `  -d '${JSON.stringify(body)}'`].join('\n'),
+    python: ['from openai import OpenAI', '', `client = OpenAI(base_url="${base}", api_key="${keyed ? 'YOUR-KEY' : 'none'}")`, ...call].join('\n'),
   };
 }
 
 function ConnectCard() {
   const [tab, setTab] = useState(/** @type {'curl' | 'python' | 'command'} */ ('curl'));
   const model = activeModel.value;
-  const text = examples(gateway.value?.base_url ?? '', model?.kind === 'embedding');
+  const text = examples(gateway.value?.base_url ?? '', model?.kind === 'embedding', gateway.value?.key_required);
   const tabs = /** @type {const} */ ([['curl', 'curl'], ['python', 'Python'], ['command', 'llama-server']]);
   return html`
     <${Card} title="Connect" class="connect-card" actions=${html`
