@@ -24,6 +24,7 @@ from . import (
     cli_library,
     cli_quantize,
     cli_runtime,
+    cli_share,
 )
 from . import cli_text as text
 from .cli_job import CANCELLED, FAILED, WRONG, await_event, settled
@@ -115,6 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_inspect.add_verbs(verbs)
     cli_convert.add_verbs(verbs)
     cli_quantize.add_verbs(verbs)
+    cli_share.add_verbs(verbs)
     cli_runtime.add_verbs(verbs)
     engine = add("engine", _engine, "")
     engine.add_argument("--mode", choices=("tray", "once", "serve"), default="tray")

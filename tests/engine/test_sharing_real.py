@@ -140,3 +140,22 @@ def test_an_answer_goes_on_while_sharing_is_switched(product: Product) -> None:
     connection.close()
     assert text.rstrip().endswith("data: [DONE]")
     assert urlsplit(client.snapshot()["gateway"]["base_url"]).hostname == "127.0.0.1"
+
+
+def test_the_command_line_shares_and_keeps_the_keys(product: Product) -> None:
+    product.start()
+    assert product.json("share")["on"] is False
+    made = product.json("key", "create", "laptop")["new_key"]
+    wait_until(lambda: ask(product, "/v1/models")[0] == 401)
+    assert ask(product, "/v1/models", key=made["key"])[0] == 200
+    told = product.run("key")
+    assert "laptop" in told.stdout
+    assert made["key"] not in told.stdout
+    assert product.json("share", "on")["on"] is True
+    assert product.json("share", "off")["on"] is False
+    product.json("key", "revoke", "laptop")
+    wait_until(lambda: ask(product, "/v1/models")[0] == 200)
+    assert product.run("key", "create").returncode == 2
+    refused = product.run("key", "revoke", "nobody")
+    assert refused.returncode != 0
+    assert "nobody" in refused.stdout + refused.stderr
