@@ -156,7 +156,7 @@ function Keeping({ server, save, errors }) {
         hint="A small model that stays when all others have left." onChange=${(/** @type {string} */ v) => save('server.rest_model', v || null)} />
     </div>
     <${Switch} label="Make room when other programs need the memory" checked=${server.yield_memory ?? true}
-      hint="Models that nobody uses leave, one at a time." onChange=${(/** @type {boolean} */ on) => save('server.yield_memory', on)} />
+      hint="Those that nobody uses leave, the least missed first." onChange=${(/** @type {boolean} */ on) => save('server.yield_memory', on)} />
     <div class="conversations">
       <${Switch} label="Keep conversations when a model leaves memory" checked=${server.keep_conversations ?? true}
         hint=${`So it need not read them again when it comes back. On this computer's disk, ${bytes(server.conversations_bytes ?? 0)} at most.`}
