@@ -3,7 +3,7 @@
 
 import { html, useEffect, useState } from '../html.js';
 import { run } from '../actions.js';
-import { gateway } from '../store.js';
+import { gateway, settings } from '../store.js';
 import { Field, Switch } from '../components/fields.js';
 import { Ago, Callout, Card, CodeBlock, CopyButton } from '../components/ui.js';
 
@@ -50,7 +50,8 @@ export function SharingCard() {
         <${Callout} tone="warn" message=${`This is “${fresh.name}”. It is shown only once: copy it now.`} />
         <${CodeBlock} text=${fresh.key} label="API key" />`}
       ${told.keys.length > 0 && html`
-        <p class="muted hint">Programs on this computer need a key as well. The chat here has its own.</p>
+        <${Switch} label="Programs on this computer need a key as well" checked=${!settings.value.server?.local_without_key}
+          hint="The chat here has its own." onChange=${(/** @type {boolean} */ on) => run('change_settings', { changes: { 'server.local_without_key': !on } })} />
         <ul class="keys">${told.keys.map((key) => html`
           <li key=${key.name} class="key-row"><div><strong>${key.name}</strong>
             <span class="muted">ends in <code class="mono">${key.ending}</code> · made <${Ago} at=${key.created_at} /></span></div>
