@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from tray_app.engine.errors import EngineError, ErrorView, ModelNotFound, NoActiveModel
-from tray_app.engine.values import Measures, ModelState, ModelStatus, RequestRecord
+from tray_app.engine.values import (
+    Measures,
+    Model,
+    ModelDetails,
+    ModelState,
+    ModelStatus,
+    RequestRecord,
+    Running,
+)
 from tray_app.gateway import Gateway
 
 CLIENT_LIMIT = 40  # requests a greedy client sends ahead
@@ -60,6 +68,7 @@ class FakeBackend:
     records: list[RequestRecord] = field(default_factory=list)
     asked: list[str | None] = field(default_factory=list)
     measured: Measures | None = None
+    retired: list[str] = field(default_factory=list)
     waiting: int = 0
     left_the_queue: int = 0
     ready: asyncio.Event = field(default_factory=asyncio.Event)
@@ -111,6 +120,18 @@ class FakeBackend:
 
     def record(self, record: RequestRecord) -> None:
         self.records.append(record)
+
+    def library(self) -> tuple[Model, ...]:
+        return ()
+
+    def running(self) -> tuple[Running, ...]:
+        return ()
+
+    async def details(self, model_id: str) -> ModelDetails:
+        raise ModelNotFound(f"There is no model {model_id!r}.", "See /v1/models.")
+
+    def retire(self, model_id: str) -> None:
+        self.retired.append(model_id)
 
 
 @dataclass

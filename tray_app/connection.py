@@ -9,7 +9,7 @@ import struct
 from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from .engine.errors import ErrorView
 from .http_wire import (
@@ -23,8 +23,8 @@ from .http_wire import (
     RequestReader,
     error_body,
 )
-from .proxy import Exchange, http_error
-from .scrape import Scrape
+from .proxy import http_error
+from .upstream import Upstream
 
 if TYPE_CHECKING:
     from .gateway import Gateway
@@ -44,6 +44,17 @@ class Timeouts:
     body_s: float = 60.0  # a body without a further byte
     idle_s: float = 75.0  # between requests; longer than the idle timeout of common clients
     drain_s: float = 2.0  # what still arrives after a refusal is read away, so that it is seen
+
+
+class Answering(Protocol):
+    """What answers one request that takes time. `run` is cancelled when the client goes away."""
+
+    @property
+    def upstream(self) -> Upstream | None:
+        """What is held back while the client is slow."""
+        ...
+
+    async def run(self) -> None: ...
 
 
 class ConnectionState(StrEnum):
@@ -80,7 +91,7 @@ class Connection(asyncio.Protocol):
         self._gateway = gateway
         self._reader = RequestReader(gateway.limits, self._on_head, self._on_request)
         self._queue: deque[Request | BadWire] = deque()
-        self._exchange: Exchange | Scrape | None = None
+        self._exchange: Answering | None = None
         self._deaf = False  # nothing after this can be understood
         self._writable = True
         self._continue_owed = False
@@ -172,7 +183,7 @@ class Connection(asyncio.Protocol):
         self._exchange = gateway.exchange(request, answer)
         self.task = asyncio.get_running_loop().create_task(self._run(self._exchange, answer))
 
-    async def _run(self, exchange: Exchange | Scrape, answer: Answer) -> None:
+    async def _run(self, exchange: Answering, answer: Answer) -> None:
         try:
             await exchange.run()
         except Exception:  # the barrier of a request: one answer fails, not all

@@ -12,11 +12,13 @@ import errno
 import time
 from collections.abc import Callable, Iterable
 
+from . import ollama
 from .access import Access, Keys
-from .connection import Connection, Timeouts
+from .connection import Answering, Connection, Timeouts
 from .engine.errors import EngineError, ErrorView, ModelNotFound, PortTaken, SettingsInvalid
+from .engine_side import Backend, Lease
 from .http_wire import Answer, Limits, Request, error_body
-from .proxy import Backend, Exchange, Lease, Patience, http_error
+from .proxy import Exchange, Patience, http_error
 from .scrape import Scrape
 
 __all__ = ["Backend", "Gateway", "Lease", "Timeouts"]
@@ -139,6 +141,8 @@ class Gateway:
                 "Name a model in a request and it is loaded; the tray switches and unloads.",
             )
             answer.json(404, error_body(404, error))
+        elif ollama.answer_at_once(self.backend, request, answer):
+            pass
         elif request.method not in (b"GET", b"HEAD"):
             return False
         elif path in ("/v1/models", "/models"):
@@ -152,8 +156,10 @@ class Gateway:
             return False
         return True
 
-    def exchange(self, request: Request, answer: Answer) -> Exchange | Scrape:
+    def exchange(self, request: Request, answer: Answer) -> Answering:
         """What answers a request that takes time."""
+        if ollama.speaks(request):
+            return ollama.OllamaExchange(self.backend, request, answer, self.patience, self.clock)
         if request.path == "/metrics" and request.method in (b"GET", b"HEAD"):
             return Scrape(self.backend, answer)
         return Exchange(self.backend, request, answer, self.patience, self.clock)

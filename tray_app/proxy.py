@@ -7,11 +7,12 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import quote
 
 from .engine.errors import EngineError, ErrorView
-from .engine.values import Measures, ModelState, ModelStatus, RequestRecord
+from .engine.values import ModelState, ModelStatus, RequestRecord
+from .engine_side import Backend, Lease
 from .http_wire import (
     HOP_BY_HOP,
     Answer,
@@ -54,43 +55,6 @@ _STATUS_OF_CODE = {
 }
 
 
-class Lease(Protocol):
-    """The right to send one request to a model that is ready."""
-
-    @property
-    def model_id(self) -> str: ...
-    @property
-    def socket_path(self) -> str | None: ...
-    @property
-    def host_port(self) -> tuple[str, int] | None: ...
-    @property
-    def wait_s(self) -> float: ...
-    @property
-    def died(self) -> asyncio.Future[ErrorView]: ...
-    def release(self) -> None: ...
-
-
-class Backend(Protocol):
-    """What the gateway asks of the engine; everything on the gateway's own loop."""
-
-    def resolve(self, name: str | None) -> str:
-        """The model id for a name; raises ModelNotFound or NoActiveModel."""
-        ...
-
-    async def acquire(self, model_id: str, counts: bool = True) -> Lease:
-        """Waits until the model is ready; raises EngineError. Cancelling leaves the queue.
-
-        Without `counts` the request does not keep the model from being idle.
-        """
-        ...
-
-    def status(self, model_id: str) -> ModelStatus: ...
-    def model_list(self) -> list[dict[str, Any]]: ...
-    def health(self) -> dict[str, Any]: ...
-    async def measures(self) -> Measures: ...
-    def record(self, record: RequestRecord) -> None: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How long a stream waits in silence, and how often it hears from us after that."""
@@ -109,8 +73,10 @@ class Exchange:
         answer: Answer,
         patience: Patience,
         clock: Callable[[], float] = time.monotonic,
+        path: str = "",
     ) -> None:
         self.upstream: Upstream | None = None  # for the client's back pressure
+        self._path = path or request.path  # as the client named it
         self._backend = backend
         self._request = request
         self._answer = answer
@@ -118,7 +84,7 @@ class Exchange:
         self._clock = clock
         self._model_id = ""
         self._started_at, self._start = time.time(), clock()
-        self._wait_s = 0.0
+        self.wait_s = 0.0  # so far, until its model was ready
         self._status = CLIENT_GONE
         self._event_stream = False
         self._tries = 0
@@ -160,10 +126,10 @@ class Exchange:
             # Pages that poll /slots or /props must not keep a model in memory for ever.
             counts = self._request.method not in (b"GET", b"HEAD")
             lease = await self._backend.acquire(self._model_id, counts)
-            self._wait_s += lease.wait_s
+            self.wait_s += lease.wait_s
             return lease
         except (EngineError, asyncio.CancelledError):
-            self._wait_s += self._clock() - asked
+            self.wait_s += self._clock() - asked
             raise
         finally:
             if self._saying is not None:
@@ -321,7 +287,7 @@ class Exchange:
         return b"X-Llama-Wrangler-Model", quote(self._model_id, safe="/:@+,()[] ").encode()
 
     def _record(self) -> RequestRecord:
-        now, ready = self._clock(), self._start + self._wait_s
+        now, ready = self._clock(), self._start + self.wait_s
         upstream = self.upstream
         first = upstream.first_byte_at if upstream else None
         counts = counts_in(upstream.tail) if upstream and first is not None else Counts()
@@ -329,10 +295,10 @@ class Exchange:
             first -= counts.generating_s  # an answer in one piece comes with its last token
         return RequestRecord(
             model_id=self._model_id,
-            path=self._request.path,
+            path=self._path,
             status=self._status,
             started_at=self._started_at,
-            wait_s=self._wait_s,
+            wait_s=self.wait_s,
             first_token_s=None if first is None else max(0.0, first - ready),
             duration_s=now - self._start,
             prompt_tokens=counts.prompt_tokens,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from .engine_side import Backend
 from .http_wire import Answer
 from .metrics import CONTENT_TYPE, render
-from .proxy import Backend
 from .upstream import Upstream
 
 

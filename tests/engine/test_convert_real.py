@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import ollama
 import pytest
 import tomli_w
+from PIL import Image
 
 from tests.converting import kit
 from tests.converting.kit import Served, cosine, script
@@ -65,6 +69,13 @@ def test_a_real_embedding_model_and_three_quantizations_embed_alike(
         status, answer = product.ask("/v1/embeddings", {"model": model["id"], "input": SENTENCE})
         assert status == 200, answer
         found[label] = cosine(original, answer["data"][0]["embedding"])
+    with ollama.Client(f"http://127.0.0.1:{product.port}") as client:
+        vectors = client.embed(models["F16"]["id"], [SENTENCE, "Stocks."]).embeddings
+        assert len(vectors) == 2
+        assert cosine(original, list(vectors[0])) > 0.9999
+        older = list(client.embeddings(models["F16"]["id"], SENTENCE).embedding)
+        assert cosine(original, older) > 0.9999
+        assert client.show(models["F16"]["id"]).capabilities == ["embedding"]
     assert found["F16"] > 0.9999
     assert found["Q8_0"] > 0.999
     assert found["Q4_K_M"] > 0.98
@@ -152,6 +163,20 @@ def test_what_sees_comes_with_its_projector(
     Client.connect(product.home).call("keep_running", mode="serve")
     status, answer = product.chat(models["Q8_0"]["id"])
     assert status == 200, answer
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 64), "red").save(picture, "PNG")
+    seer = models["Q8_0"]["id"]
+    url = "data:image/png;base64," + base64.b64encode(picture.getvalue()).decode()
+    parts = [{"type": "text", "text": "Look:"}, {"type": "image_url", "image_url": {"url": url}}]
+    asked = {"model": seer, "messages": [{"role": "user", "content": parts}], "max_tokens": 4}
+    status, answer = product.ask("/v1/chat/completions", asked)
+    # This model's vocabulary ends before the marks of a picture: what matters is that it was seen.
+    assert (status, answer["error"]["message"]) == (400, "Invalid token")
+    message = {"role": "user", "content": "Look:", "images": [picture.getvalue()]}
+    with ollama.Client(f"http://127.0.0.1:{product.port}") as client:
+        assert "vision" in (client.show(seer).capabilities or [])
+        with pytest.raises(ollama.ResponseError, match="Invalid token"):
+            client.chat(seer, [message])
 
 
 def test_an_adapter_is_tried_with_its_base_and_changes_what_it_says(

@@ -65,6 +65,7 @@ class Header:
         return ModelKind.CHAT if self.has_chat_template else ModelKind.COMPLETION
 
 
+CHAT_TEMPLATE = "tokenizer.chat_template"
 FIELDS = tuple(field.name for field in dataclasses.fields(Header))
 
 
@@ -76,6 +77,20 @@ def read_summary(path: Path | str) -> Header:
 def read_details(path: Path | str) -> Header:
     """Read the whole header. Blocks for 5-100 ms; raises BadGguf, OSError."""
     return _read_file(path, whole=True)
+
+
+def read_values(path: Path | str) -> tuple[dict[str, Scalar], str]:
+    """(every key that is short enough to keep, the whole chat template or "").
+
+    Tensors add "general.parameter_count", which newer files carry themselves.
+    Blocks for 5-100 ms; raises BadGguf, OSError.
+    """
+    with open(path, "rb", buffering=0, opener=_open_without_waiting) as stream:
+        size = _regular_size(stream)
+        raw = walk(stream, size, whole=True, long_text=CHAT_TEMPLATE)
+    values = {"general.parameter_count": raw.elements, **raw.values}
+    template = values.pop(CHAT_TEMPLATE, "")
+    return values, template if isinstance(template, str) else ""
 
 
 def read_header(stream: BinaryIO, size: int, *, whole: bool) -> Header:
@@ -95,10 +110,14 @@ def from_record(record: Mapping[str, Any]) -> Header:
 
 def _read_file(path: Path | str, *, whole: bool) -> Header:
     with open(path, "rb", buffering=0, opener=_open_without_waiting) as stream:
-        status = os.fstat(stream.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise BadGguf("This is not a regular file.", "Remove it from the folder.")
-        return read_header(stream, status.st_size, whole=whole)
+        return read_header(stream, _regular_size(stream), whole=whole)
+
+
+def _regular_size(stream: BinaryIO) -> int:
+    status = os.fstat(stream.fileno())
+    if not stat.S_ISREG(status.st_mode):
+        raise BadGguf("This is not a regular file.", "Remove it from the folder.")
+    return status.st_size
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
@@ -109,7 +128,7 @@ def _open_without_waiting(path: str, flags: int) -> int:
 def _interpret(raw: RawHeader) -> Header:
     values = raw.values
     architecture = _text(values, "general.architecture")
-    template = values.get("tokenizer.chat_template")
+    template = values.get(CHAT_TEMPLATE)
     return Header(
         version=raw.version,
         big_endian=raw.big_endian,

@@ -32,6 +32,7 @@ MAX_TENSORS = 65_536
 MAX_STRINGS = 4 << 20  # in all string arrays together
 MAX_KEPT_ITEMS = 4096  # of a number array that describes the layers
 MAX_KEPT_BYTES = 1024  # of a text value; names and licences are shorter
+MAX_LONG_BYTES = 256 << 10  # of one text that is asked for; chat templates reach 20 KB
 MAX_TENSOR_NAME_BYTES = 63  # GGML_MAX_NAME is 64 with its final zero
 MAX_DIMS = 4  # GGML_MAX_DIMS
 MAX_ALIGNMENT = 1 << 20
@@ -141,12 +142,14 @@ class _Cursor:
         except UnicodeDecodeError:
             raise BadGguf(f"{what} is not text.", AGAIN) from None
 
-    def text(self) -> str:
-        """A string value, of which no more than `MAX_KEPT_BYTES` are kept."""
+    def text(self, limit: int = MAX_KEPT_BYTES) -> str:
+        """A string value, of which no more than `limit` bytes are kept; names are one line."""
         length = self.u64()
         self.check(length)
-        kept = self.take(min(length, MAX_KEPT_BYTES)).decode(errors="replace")
-        self.skip(max(0, length - MAX_KEPT_BYTES))
+        kept = self.take(min(length, limit)).decode(errors="replace")
+        self.skip(max(0, length - limit))
+        if limit > MAX_KEPT_BYTES:
+            return kept
         return "".join(char for char in kept if char.isprintable()).strip()
 
     def skip_strings(self, count: int) -> None:
@@ -165,8 +168,10 @@ class _Cursor:
                 self._fill(8)
 
 
-def walk(stream: BinaryIO, size: int, *, whole: bool) -> RawHeader:
+def walk(stream: BinaryIO, size: int, *, whole: bool, long_text: str = "") -> RawHeader:
     """Read the header of the `size` bytes behind `stream`, which must be seekable.
+
+    Of the key `long_text` up to `MAX_LONG_BYTES` are kept as they are.
 
     Without `whole` the walk ends at the first tokenizer array: everything about the shape of
     the model stands before it, and the arrays are what makes headers long (0.1 ms against
@@ -180,7 +185,8 @@ def walk(stream: BinaryIO, size: int, *, whole: bool) -> RawHeader:
         if not key or key in seen:
             raise BadGguf(f"Key {number} is {'there twice' if key else 'empty'}.", AGAIN)
         seen.add(key)
-        if not _read_value(cursor, key, raw, whole=whole):
+        limit = MAX_LONG_BYTES if key == long_text else MAX_KEPT_BYTES
+        if not _read_value(cursor, key, raw, limit, whole=whole):
             _check_room_for_tensors(cursor, raw)
             return raw
     alignment = _alignment(raw)
@@ -224,7 +230,7 @@ def _not_gguf(magic: bytes) -> str:
     return f"The file does not begin with GGUF but with {magic!r}."
 
 
-def _read_value(cursor: _Cursor, key: str, raw: RawHeader, *, whole: bool) -> bool:
+def _read_value(cursor: _Cursor, key: str, raw: RawHeader, limit: int, *, whole: bool) -> bool:
     """Keep or pass the value of `key`; False when a summary should end here."""
     value_type = cursor.u32()
     if value_type in SCALARS:
@@ -234,7 +240,7 @@ def _read_value(cursor: _Cursor, key: str, raw: RawHeader, *, whole: bool) -> bo
             raise BadGguf(f"general.alignment has value type {value_type}, not 4.", AGAIN)
         return True
     if value_type == STRING:
-        raw.values[key] = cursor.text()
+        raw.values[key] = cursor.text(limit)
         return True
     if value_type != ARRAY:
         raise BadGguf(f"Key {key} has value type {value_type}; 0 to 12 exist.", AGAIN)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # values.py passes these on
-    from .values import Memory, ModelStatus
+    from .values import Memory, Model, ModelStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,3 +104,22 @@ class Slot:
     busy: bool
     context_length: int  # tokens it may hold
     context_used: int  # tokens it holds
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A model in memory."""
+
+    model: Model
+    status: ModelStatus
+    leaves_at: float | None  # when it is idle until then; None: it stays
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDetails:
+    """What a model's own file says of it, and how it is set to answer."""
+
+    model: Model
+    header: Mapping[str, Any]  # GGUF keys; of long lists nothing, of texts the beginning
+    chat_template: str
+    answering: Mapping[str, float | int | str]  # "temperature": 0.7; what is set, only
