@@ -14,6 +14,9 @@ from typing import Protocol
 from .http_wire import BadWire, Headers, Request
 
 LOOPBACK_NAMES = frozenset((b"localhost", b"127.0.0.1", b"[::1]"))
+# What containers call this machine where Docker Desktop or Podman bring them to its loopback.
+# A page under such a name is still told apart by its Origin.
+CONTAINER_NAMES = frozenset((b"host.docker.internal", b"host.containers.internal"))
 _LOOPBACK_ORIGIN = re.compile(rb"https?://(?:localhost|127\.0\.0\.1|\[::1\])(?::\d{1,5})?")
 _HOST = re.compile(rb"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(?::\d{0,5})?")
 _PREFLIGHT_AGE_S = b"600"
@@ -47,7 +50,7 @@ class Access:
         bound = b"[%s]" % host.encode() if ":" in host else host.encode()
         loopback = bound in LOOPBACK_NAMES or bound.startswith(b"127.")
         # Bound to a network address, a request's Host can be any of this machine's names.
-        self._hosts = LOOPBACK_NAMES | {bound} if loopback else None
+        self._hosts = LOOPBACK_NAMES | CONTAINER_NAMES | {bound} if loopback else None
         self._loopback = loopback
         self._origins = frozenset(origin.encode() for origin in allowed_origins)
 

@@ -8,7 +8,17 @@ from urllib.parse import unquote, urlsplit
 SCHEME = "llama-wrangler"
 MAX_LINK = 3000  # characters
 MAX_REFERENCE = 2000  # as the engine takes them
-PAGES = ("models", "discover", "downloads", "convert", "server", "runtimes", "chat", "settings")
+PAGES = (
+    "models",
+    "discover",
+    "downloads",
+    "convert",
+    "server",
+    "connect",
+    "runtimes",
+    "chat",
+    "settings",
+)
 _REMEDY = f"A link is {SCHEME}://pull/NAME, with the name or address of a model."
 
 

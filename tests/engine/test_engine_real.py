@@ -96,6 +96,12 @@ class Product:
         )
 
 
+def choose(client: Client, model_id: str = FIRST) -> None:
+    """Make a model active, once the first scan has found it."""
+    wait_until(lambda: any(row["id"] == model_id for row in client.snapshot()["models"]))
+    client.call("switch_model", model_id=model_id)
+
+
 def status_of(client: Client, model_id: str) -> dict[str, Any]:
     rows = client.snapshot()["statuses"]
     return next((row for row in rows if row["model_id"] == model_id), {"state": "unloaded"})

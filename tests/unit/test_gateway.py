@@ -166,6 +166,8 @@ def test_a_name_that_leads_nowhere_is_explained(name: str, status: int, code: st
     ("headers", "status"),
     [
         ({"Host": "localhost:7070"}, 200),
+        ({"Host": "host.docker.internal:7070"}, 200),
+        ({"Host": "host.docker.internal", "Origin": "http://host.docker.internal"}, 403),
         ({"Host": "[::1]:7070"}, 200),
         ({"Host": "LOCALHOST"}, 200),
         ({"Host": "evil.example"}, 403),

@@ -13,7 +13,7 @@ const one = (list, backend) => list.find((view) => view.rung.backend === backend
 
 test('the runtimes page stands between the server and the chat', () => {
   assert.equal(pageOf('#/runtimes'), 'runtimes');
-  assert.deepEqual(PAGES.slice(PAGES.indexOf('server'), PAGES.indexOf('chat') + 1), ['server', 'runtimes', 'chat']);
+  assert.deepEqual(PAGES.slice(PAGES.indexOf('server'), PAGES.indexOf('chat') + 1), ['server', 'connect', 'runtimes', 'chat']);
 });
 
 test('a proof says when, and how much of it ran on the GPU', () => {

@@ -12,6 +12,7 @@ import { JobStrip, LinkBar, ManualCopy, Notices, Sidebar, Toasts } from './compo
 import { Spinner } from './components/ui.js';
 import { DropVeil } from './drop-veil.js';
 import { ChatView } from './views/chat.js';
+import { ConnectView } from './views/connect.js';
 import { ConvertView } from './views/convert.js';
 import { DiscoverView } from './views/discover.js';
 import { DownloadsView } from './views/downloads.js';
@@ -22,7 +23,7 @@ import { ServerView } from './views/server.js';
 import { SettingsView } from './views/settings.js';
 
 const VIEWS = {
-  models: ModelsView, discover: DiscoverView, downloads: DownloadsView, convert: ConvertView, server: ServerView, runtimes: RuntimesView, chat: ChatView,
+  models: ModelsView, discover: DiscoverView, downloads: DownloadsView, convert: ConvertView, server: ServerView, connect: ConnectView, runtimes: RuntimesView, chat: ChatView,
   settings: SettingsView,
 };
 const THEME_KEY = 'llama-wrangler.theme';

@@ -6,7 +6,7 @@
 
 import { signal } from './html.js';
 
-export const PAGES = /** @type {const} */ (['models', 'discover', 'downloads', 'convert', 'server', 'runtimes', 'chat', 'settings']);
+export const PAGES = /** @type {const} */ (['models', 'discover', 'downloads', 'convert', 'server', 'connect', 'runtimes', 'chat', 'settings']);
 /** @typedef {typeof PAGES[number]} Page */
 
 /** @param {string} hash @returns {Page} */

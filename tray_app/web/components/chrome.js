@@ -13,7 +13,7 @@ import { activeText, bytes, clock, progressText } from '../format.js';
 import { Icon } from './icons.js';
 import { Callout, Dot, IconButton, Modal, Progress, Spinner, Words } from './ui.js';
 
-const TITLES = { models: 'Models', discover: 'Discover', downloads: 'Downloads', convert: 'Convert', server: 'Server', runtimes: 'Runtimes', chat: 'Chat', settings: 'Settings' };
+const TITLES = { models: 'Models', discover: 'Discover', downloads: 'Downloads', convert: 'Convert', server: 'Server', connect: 'Connect', runtimes: 'Runtimes', chat: 'Chat', settings: 'Settings' };
 const TONES = { stopped: 'idle', starting: 'busy', ready: 'ok', busy: 'ok', error: 'bad' };
 
 export function Sidebar() {

@@ -6,6 +6,7 @@ import { html } from '../html.js';
 const PATHS = {
   models: 'M10 2.5 17 6v8l-7 3.5L3 14V6zM3 6l7 3.5L17 6M10 9.5v8',
   server: 'M3.5 4h13v5h-13zM3.5 11h13v5h-13zM6.5 6.5h.01M6.5 13.5h.01M10 6.5h4M10 13.5h4',
+  connect: 'M7 3v4M13 3v4M5 7h10v3a5 5 0 0 1-10 0zM10 15v3',
   runtimes: 'M6 6h8v8H6zM8.5 8.5h3v3h-3zM8 6V3M12 6V3M8 17v-3M12 17v-3M6 8H3M6 12H3M17 8h-3M17 12h-3',
   chat: 'M3.5 4h13v9.5h-7L6 16.5v-3H3.5zM7 7.5h6M7 10h4',
   settings: 'M3 6h6M13 6h4M3 14h3M10 14h7M11 6m-2 0a2 2 0 1 0 4 0a2 2 0 1 0-4 0M8 14m-2 0a2 2 0 1 0 4 0a2 2 0 1 0-4 0',

@@ -4,6 +4,7 @@
 import { html, useState } from '../html.js';
 import { unloadModel } from '../actions.js';
 import { activeModel, gateway, lastRequest, link, memory, modelById, nameOf, runtime, runtimeById, serverState, statuses, statusText } from '../store.js';
+import { programOf } from '../connect-snippets.js';
 import { bytes, contextShort, plural } from '../format.js';
 import { gpuMemory, offloadView } from '../runtime-words.js';
 import { LogCard } from '../components/log-viewer.js';
@@ -94,30 +95,13 @@ function Resident({ status }) {
     </li>`;
 }
 
-/**
- * @param {string} base
- * @param {boolean} embedding
- * @param {boolean} [keyed] whether the server asks for a key
- */
-export function examples(base, embedding, keyed = false) {
-  const path = embedding ? 'embeddings' : 'chat/completions';
-  const body = embedding
-    ? { model: 'default', input: 'A llama on a hill.' }
-    : { model: 'default', messages: [{ role: 'user', content: 'Say hello in one sentence.' }] };
-  const call = embedding
-    ? ['answer = client.embeddings.create(model="default", input="A llama on a hill.")', 'print(len(answer.data[0].embedding))']
-    : ['answer = client.chat.completions.create(', '    model="default",',
-      '    messages=[{"role": "user", "content": "Say hello in one sentence."}],', ')', 'print(answer.choices[0].message.content)'];
-  return {
-    curl: [`curl ${base}/${path} \\`, ...(keyed ? ['  -H "Authorization: Bearer YOUR-KEY" \\'] : []), '  -H "Content-Type: application/json" \\', `  -d '${JSON.stringify(body)}'`].join('\n'),
-    python: ['from openai import OpenAI', '', `client = OpenAI(base_url="${base}", api_key="${keyed ? 'YOUR-KEY' : 'none'}")`, ...call].join('\n'),
-  };
-}
-
 function ConnectCard() {
   const [tab, setTab] = useState(/** @type {'curl' | 'python' | 'command'} */ ('curl'));
   const model = activeModel.value;
-  const text = examples(gateway.value?.base_url ?? '', model?.kind === 'embedding', gateway.value?.key_required);
+  const ask = {
+    base: gateway.value?.base_url ?? '', model: 'default', follows: model?.id ?? '', keyed: Boolean(gateway.value?.key_required),
+    embedding: model?.kind === 'embedding', linux: true,
+  };
   const tabs = /** @type {const} */ ([['curl', 'curl'], ['python', 'Python'], ['command', 'llama-server']]);
   return html`
     <${Card} title="Connect" class="connect-card" actions=${html`
@@ -130,6 +114,7 @@ function ConnectCard() {
         : 'Pick a model on the Models page first: “default” goes to it.'}</p>
       ${tab === 'command'
         ? model ? html`<${CommandLine} model=${model} />` : html`<p class="muted">No model is in use.</p>`
-        : html`<${CodeBlock} text=${text[tab]} label=${`${tab} example`} />`}
+        : html`<${CodeBlock} text=${programOf(tab).write(ask).text} label=${`${tab} example`} />`}
+      <p><a href="#/connect">Other programs</a></p>
     <//>`;
 }
