@@ -62,6 +62,18 @@ def test_after_two_switches_the_prompt_is_not_read_again(product: Product, clien
     assert again["text"] == first["text"]
 
 
+def test_a_conversation_in_memory_outlives_the_end_of_the_engine(
+    product: Product, client: Client
+) -> None:
+    tell(product)
+    assert not kept(product)
+    client.call("shutdown")
+    product.ended(product.started[-1])
+    assert len(kept(product)) == 1
+    product.start()
+    assert tell(product)["read"] <= 2
+
+
 def test_it_outlives_the_engine_and_is_for_this_user_alone(
     product: Product, client: Client
 ) -> None:

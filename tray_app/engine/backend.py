@@ -133,4 +133,4 @@ class Backend:
         self._engine.publish(RequestFinished(record))
         # Its counts come last: an answer that tells them was not broken off.
         if record.status < 400 and (record.generated_tokens or record.prompt_tokens):
-            self._engine.runtime.answered(record.model_id)
+            self._engine.second_chances.answered(record.model_id)

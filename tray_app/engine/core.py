@@ -46,6 +46,7 @@ from .planner import Planner
 from .residency import Residency
 from .rounds import Rounds
 from .runtime.service import RuntimeService
+from .second_chances import SecondChances
 from .settings import ServerSettings, Settings, SettingsStore, plain_table
 from .sharing import listen_host, shown_host
 from .state import StateDb
@@ -96,6 +97,7 @@ class Engine:
         self.active = Active(self)
         self.planner = Planner(self)
         self.backend = Backend(self)
+        self.second_chances = SecondChances(self)
         self.gateway = GatewayStatus()
         self.closing = False
         self._commands = Commands(self)
@@ -134,7 +136,7 @@ class Engine:
             self._model_changed,
             max_queue=lambda: self.settings.server.max_queue,
             is_active=lambda model_id: model_id == self.active.model_id,
-            second_chance=self.runtime.second_chance,
+            second_chance=self.second_chances.take,
         )
         self.library.rescan()
         self.runtime.start()

@@ -141,10 +141,14 @@ class Fits:
         key = _key(model, runtime, context_length, gpu_layers, arguments)
         return self._recall(key) if key else None
 
-    def forget(self, model: Model) -> None:
-        """Drop all fits of a model, so that the next `fit` asks anew (after a failed load)."""
+    def forget(self, model: Model) -> bool:
+        """Drop all fits of a model, so that the next `fit` asks anew; whether there were any.
+
+        Raises sqlite3.Error.
+        """
         with self._db.transaction() as db:
-            db.execute("DELETE FROM fit_cache WHERE model_path = ?", (str(model.path),))
+            done = db.execute("DELETE FROM fit_cache WHERE model_path = ?", (str(model.path),))
+            return done.rowcount > 0
 
     def _measure(
         self,

@@ -15,11 +15,10 @@ import time
 from collections.abc import Callable, Coroutine
 
 from . import eviction
-from .conversations import Conversation
 from .errors import EngineError, ErrorView, QueueFull
 from .line import Line
 from .llama_server import STOP_GRACE_S, ServerChild
-from .resident import Dismissed, Lease, Plan, Resident, Wish, ending, not_started
+from .resident import Dismissed, Lease, Plan, Resident, Wish, end, ending, not_started
 from .resident_set import ResidentSet
 from .restarts import BACKOFF_S, Restarts
 from .room import decide
@@ -28,6 +27,7 @@ from .values import ModelState, ModelStatus, Offload
 log = logging.getLogger(__name__)
 
 CUT_GRACE_S = 0.3  # for a child that is cut; an idle one has ended in 0.2 s
+QUIT_SAVE_S = 5.0  # a session that ends waits about so long for its programs
 
 
 class Residency:
@@ -182,8 +182,12 @@ class Residency:
             self._line.leave(resident)
             if not resident.occupies:
                 resident.move(ModelState.UNLOADED)
-        children = [r.child for r in self._residents if r.child is not None]
-        await asyncio.gather(*(child.stop(grace_s) for child in children), return_exceptions=True)
+        ends = [
+            end(r.child, r.conversation if r.unused else None, grace_s, QUIT_SAVE_S)
+            for r in self._residents
+            if r.child is not None
+        ]
+        await asyncio.gather(*ends, return_exceptions=True)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -373,7 +377,7 @@ class Residency:
             resident.move(ModelState.STOPPING)
             kept = resident.conversation if idle else None
             grace_s = STOP_GRACE_S if idle else CUT_GRACE_S
-            resident.stopping = self._spawn(_end(resident.child, kept, grace_s))
+            resident.stopping = self._spawn(end(resident.child, kept, grace_s))
 
     async def _watch(self, resident: Resident, child: ServerChild) -> None:
         """Follow one child to its end, and decide what comes after."""
@@ -391,10 +395,3 @@ class Residency:
         else:
             resident.hurried = False
         self._wake.set()
-
-
-async def _end(child: ServerChild, kept: Conversation | None, grace_s: float) -> None:
-    """Stop a child; what it holds of conversations is kept first."""
-    if kept is not None and not child.ended.done():
-        await kept.save(child.endpoint)
-    await child.stop(grace_s)

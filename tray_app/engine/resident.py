@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -193,3 +194,14 @@ def ending() -> Dismissed:
 def not_started(model_id: str, error: Exception) -> ModelFailed:
     """A child could not even be started."""
     return ModelFailed(f"{model_id} could not be started: {error}.", "The engine's log says more.")
+
+
+async def end(
+    child: ServerChild, kept: Conversation | None, grace_s: float, save_s: float | None = None
+) -> None:
+    """Stop a child; what it holds of conversations is kept first, in at most `save_s` seconds."""
+    if kept is not None and not child.ended.done():
+        with contextlib.suppress(TimeoutError):  # what was kept before stays
+            async with asyncio.timeout(save_s):
+                await kept.save(child.endpoint)
+    await child.stop(grace_s)

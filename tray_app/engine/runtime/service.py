@@ -367,6 +367,10 @@ class RuntimeService:
 
     # -- what models tell about their runtime; on the loop
 
+    def forget_fits(self, model: Model) -> bool:
+        """Have the model measured anew at its next load; whether it was before."""
+        return self._fits.forget(model)
+
     def second_chance(self, model_id: str, runtime_id: str, error: ErrorView) -> bool:
         """Whether the runtime a model died on was on trial and has made room for the one before."""
         active = self.runtimes.status().active
