@@ -44,8 +44,10 @@ class Access:
         allowed_origins: Iterable[str] = (),
         keys: Keys | None = None,
         local_without_key: bool = False,
+        tls: bool = False,
     ) -> None:
         self._keys = keys
+        self._tls = tls
         self._local_without_key = local_without_key
         bound = b"[%s]" % host.encode() if ":" in host else host.encode()
         loopback = bound in LOOPBACK_NAMES or bound.startswith(b"127.")
@@ -64,8 +66,13 @@ class Access:
         """Whether the address may be listened on: beyond this machine only with a key."""
         return self._loopback or (self._keys is not None and self._keys.required)
 
-    def check(self, request: Request, peer: str = "") -> None:
-        """Raises `BadWire` with status 400, 401 or 403. `peer` is the address that asks."""
+    def check(self, request: Request, peer: str = "", secured: bool = False) -> None:
+        """Raises `BadWire` with status 400, 401, 403 or 426.
+
+        `peer` is the address that asks, `secured` whether by TLS.
+        """
+        if self._tls and not secured and not _is_local(peer):
+            raise BadWire(426, "This server is reached by https:// from the network.")
         self._check_host(request)
         origins = request.all(b"origin")
         if len(origins) > 1 or (origins and not self._origin_allowed(origins[0])):

@@ -149,7 +149,8 @@ class Connection(asyncio.Protocol):
 
     def _on_head(self, request: Request) -> None:
         peer = self.transport.get_extra_info("peername")
-        self._gateway.access.check(request, peer[0] if peer else "")
+        secured = self.transport.get_extra_info("ssl_object") is not None
+        self._gateway.access.check(request, peer[0] if peer else "", secured)
         if request.version == "1.1" and request.get(b"expect") == b"100-continue":
             self._continue_owed = True
             self._pay_continue()
@@ -230,7 +231,8 @@ class Connection(asyncio.Protocol):
         Answer(blank, self.transport.write, ()).json(status, body)
         self._move(ConnectionState.DRAINING)
         # A close with unread bytes is a reset, and the client would not see the refusal.
-        self.transport.write_eof()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
         self._set_timer(self._gateway.timeouts.drain_s)
 
     # --- time -----------------------------------------------------------------------------

@@ -185,6 +185,7 @@ class Daemon:
                 allowed_origins=server.cors_origins,
                 keys=engine.keys,
                 local_without_key=server.local_without_key,
+                tls=engine.tls,
             )
             try:
                 await self._gateway.start()

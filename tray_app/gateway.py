@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ssl
 import time
 from collections.abc import Callable, Iterable
 
@@ -20,6 +21,7 @@ from .engine_side import Backend, Lease
 from .http_wire import Answer, Limits, Request, error_body
 from .proxy import Exchange, Patience, http_error
 from .scrape import Scrape
+from .tls_door import TlsDoor
 
 __all__ = ["Backend", "Gateway", "Lease", "Timeouts"]
 
@@ -41,6 +43,7 @@ class Gateway:
         allowed_origins: Iterable[str] = (),
         keys: Keys | None = None,
         local_without_key: bool = False,
+        tls: ssl.SSLContext | None = None,
         timeouts: Timeouts | None = None,
         silent_s: float = 1.0,
         clock: Callable[[], float] = time.monotonic,
@@ -50,7 +53,8 @@ class Gateway:
         self.limits = Limits(body_bytes=max_body_bytes)
         self.patience = Patience(silent_s, keepalive_s)
         self.timeouts = timeouts or Timeouts()
-        self.access = Access(host, allowed_origins, keys, local_without_key)
+        self.access = Access(host, allowed_origins, keys, local_without_key, tls is not None)
+        self._tls = tls
         self.clock = clock
         self.stopping = False
         self._wanted_port = port
@@ -77,7 +81,7 @@ class Gateway:
         loop = asyncio.get_running_loop()
         try:
             self._server = await loop.create_server(
-                lambda: Connection(self), self.host, self._wanted_port, backlog=256
+                self._protocol, self.host, self._wanted_port, backlog=256
             )
         except (OSError, OverflowError) as exc:
             address = f"{self.host}:{self._wanted_port}"
@@ -91,6 +95,11 @@ class Gateway:
                 f"The server cannot listen on {address}: {exc}.",
                 "Choose another host or port in the settings.",
             ) from exc
+
+    def _protocol(self) -> asyncio.Protocol:
+        if self._tls is None:
+            return Connection(self)
+        return TlsDoor(self._tls, lambda: Connection(self))
 
     async def stop(self, grace_s: float = 5.0) -> None:
         """Take no more requests, let answers end for `grace_s` seconds, then cut the rest."""

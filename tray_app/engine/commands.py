@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import diagnostics, launch, logs, routes, settings
+from . import diagnostics, launch, logs, routes, settings, tls
 from .convert.commands import ConvertCommands
 from .downloads.commands import DownloadCommands
 from .errors import BadRequest, EngineError, EngineUnreachable, SettingsInvalid
@@ -270,8 +270,15 @@ class Commands:
 
     def _change(self, changes: Mapping[str, Any]) -> None:
         engine = self._engine
-        if isinstance(wished := _host_in(changes), str):
+        server = engine.settings.server
+        if isinstance(wished := _in_server(changes, "host", None), str):
             check_host(wished, engine.keys.required)
+        files = [
+            _in_server(changes, name, getattr(server, name))
+            for name in ("tls_certificate", "tls_key")
+        ]
+        if files != [server.tls_certificate, server.tls_key]:
+            tls.context(*(name if isinstance(name, str) else None for name in files))
         keys = engine.store.change(changes)
         engine.publish(SettingsChanged(keys))
         if any(key.startswith("library") for key in keys):
@@ -282,6 +289,8 @@ class Commands:
             "server.host",
             "server.cors_origins",
             "server.local_without_key",
+            "server.tls_certificate",
+            "server.tls_key",
         } & set(keys):
             engine.note_server_settings()
         engine.runtime.settings_changed(keys)
@@ -289,11 +298,11 @@ class Commands:
         engine.notices_changed()
 
 
-def _host_in(changes: Mapping[str, Any]) -> Any:
-    """The address to listen on that changes would set, if they do."""
-    server = changes.get("server")
-    inner = server.get("host") if isinstance(server, Mapping) else None
-    return changes.get("server.host", inner)
+def _in_server(changes: Mapping[str, Any], name: str, otherwise: Any) -> Any:
+    """The value of a key of `server` that changes would set, if they do."""
+    server = changes.get("server", {})
+    inner = server.get(name, otherwise) if isinstance(server, Mapping) else otherwise
+    return changes.get(f"server.{name}", inner)
 
 
 async def _soon(act: Callable[[], None]) -> None:

@@ -12,13 +12,14 @@ import contextlib
 import logging
 import os
 import sqlite3
+import ssl
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import memory, summary
+from . import memory, summary, tls
 from .activity import Active
 from .backend import Backend
 from .child_registry import ChildRegistry
@@ -26,7 +27,7 @@ from .commands import Commands
 from .conversations import Conversations
 from .convert.service import ConvertService
 from .downloads.service import DownloadService
-from .errors import EngineError, EngineUnreachable, ErrorView
+from .errors import EngineError, EngineUnreachable, ErrorView, SettingsInvalid
 from .events import (
     EngineStopping,
     Event,
@@ -48,7 +49,8 @@ from .rounds import Rounds
 from .runtime.service import RuntimeService
 from .second_chances import SecondChances
 from .settings import ServerSettings, Settings, SettingsStore, plain_table
-from .sharing import listen_host, shown_host
+from .sharing import LOOPBACK, listen_host, shown_host
+from .standing import standing
 from .state import StateDb
 from .values import (
     GatewayState,
@@ -99,6 +101,8 @@ class Engine:
         self.backend = Backend(self)
         self.second_chances = SecondChances(self)
         self.gateway = GatewayStatus()
+        self.tls: ssl.SSLContext | None = None
+        self.tls_error: ErrorView | None = None
         self.closing = False
         self._commands = Commands(self)
         self.started_at = time.time()
@@ -281,7 +285,13 @@ class Engine:
         """
         self._server_changed.clear()
         server = self.settings.server
-        return replace(server, host=listen_host(server.host, self.keys.required))
+        host = listen_host(server.host, self.keys.required)
+        self.tls_error = self.tls = None
+        try:
+            self.tls = tls.context(server.tls_certificate, server.tls_key)
+        except SettingsInvalid as error:  # nothing goes over the network that was to be secret
+            self.tls_error, host = error.view(), LOOPBACK
+        return replace(server, host=host)
 
     async def server_settings_changed(self) -> None:
         """Wait until host or port were set anew since they were taken; on the loop."""
@@ -342,28 +352,8 @@ class Engine:
             self.runtime.status(),
             self.active.failure,
             self.residency.statuses().get(self.active.model_id or ""),
-            self._standing(),
+            standing(self),
         )
-
-    def _standing(self) -> list[Notice]:
-        found = []
-        if self.store.broken is not None:
-            kept, why = self.store.broken
-            message = f"settings.toml could not be read: {why.rstrip('.')}. The defaults hold."
-            found.append(Notice("settings_broken", "warning", message, f"It is kept as {kept}."))
-        wished = self.settings.server.host
-        if listen_host(wished, self.keys.required) != wished:
-            message = f"Nothing is shared on the network: server.host is {wished}, without a key."
-            remedy = "Switch on “Share on my network” on the Server page: it makes a key."
-            found.append(Notice("not_shared", "warning", message, remedy))
-        if self.store.overlay_error is not None:
-            message = self.store.overlay_error
-            found.append(Notice("overlay_broken", "warning", message, "Correct that file."))
-        if self.db.broken_copy is not None:
-            message = "The state database was damaged and begun anew."
-            remedy = f"It is kept as {self.db.broken_copy}; no model or setting is lost."
-            found.append(Notice("state_broken", "warning", message, remedy))
-        return found
 
     def _model_changed(self, status: ModelStatus) -> None:
         self.publish(ModelChanged(status))

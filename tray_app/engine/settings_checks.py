@@ -146,6 +146,8 @@ CHECKS: dict[tuple[type, str], Callable[[str, Any], None]] = {
     (ServerSettings, "idle_unload_s"): _range(0, 30 * 86_400, "seconds"),
     (ServerSettings, "conversations_bytes"): _range(0, 1 << 50, "bytes"),
     (ServerSettings, "cors_origins"): _origins,
+    (ServerSettings, "tls_certificate"): _one_line,
+    (ServerSettings, "tls_key"): _one_line,
     (RuntimeSettings, "backend"): _one_of(*BACKENDS),
     (RuntimeSettings, "updates"): _one_of("off", "notify", "auto"),
     (RuntimeSettings, "feed_url"): _address("the releases in the form of GitHub's API"),

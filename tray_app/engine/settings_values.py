@@ -29,6 +29,8 @@ class ServerSettings:
     conversations_bytes: int = 8 << 30  # at most, for all models together
     local_without_key: bool = False  # programs on this machine need no key
     cors_origins: tuple[str, ...] = ()  # pages that may use the server besides those of localhost
+    tls_certificate: str | None = None  # a PEM file; with it the network is answered by https alone
+    tls_key: str | None = None  # the PEM file of its key; None: in the same file
 
 
 @dataclass(frozen=True, slots=True)

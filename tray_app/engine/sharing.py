@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .core import Engine
 
 EVERY_INTERFACE = "0.0.0.0"
+LOOPBACK = "127.0.0.1"
 FIRST_KEY = "first key"
 
 
@@ -37,6 +38,7 @@ class Sharing:
     """What is shared now, and with whom."""
 
     on: bool
+    secured: bool  # by TLS; without it what is sent can be read on the way
     addresses: tuple[Address, ...]
     keys: tuple[ApiKey, ...]
     new_key: NewKey | None = None  # told once, by the call that made it
@@ -44,7 +46,7 @@ class Sharing:
 
 def listen_host(wished: str, keyed: bool) -> str:
     """The address to listen on: this machine alone, unless there is a key."""
-    return wished if keyed or is_loopback(wished) else "127.0.0.1"
+    return wished if keyed or is_loopback(wished) else LOOPBACK
 
 
 def shown_host(host: str) -> str:
@@ -54,7 +56,7 @@ def shown_host(host: str) -> str:
     return "::1" if host == "::" else host
 
 
-def network_addresses(host: str, port: int) -> tuple[Address, ...]:
+def network_addresses(host: str, port: int, scheme: str = "http") -> tuple[Address, ...]:
     """The addresses by which other machines reach a server on `host`. Pure but for the interfaces.
 
     Link-local ones are left out: they need a zone that nobody types.
@@ -71,7 +73,7 @@ def network_addresses(host: str, port: int) -> tuple[Address, ...]:
             everywhere = host == "::" or (host == EVERY_INTERFACE and address.version == 4)
             if usable and (everywhere or str(address) == host):
                 name = f"[{address}]" if address.version == 6 else str(address)
-                found.append(Address(interface, f"http://{name}:{port}/v1"))
+                found.append(Address(interface, f"{scheme}://{name}:{port}/v1"))
     return tuple(found)
 
 
@@ -117,9 +119,13 @@ class SharingCommands:
     def _now(self, made: NewKey | None) -> Sharing:
         server, keys = self._engine.settings.server, self._engine.keys
         host = listen_host(server.host, keys.required)
+        if self._engine.tls_error is not None:  # then it listens here alone
+            host = LOOPBACK
+        scheme = "http" if server.tls_certificate is None else "https"
         return Sharing(
             on=not is_loopback(host),
-            addresses=network_addresses(host, server.port),
+            secured=scheme == "https",
+            addresses=network_addresses(host, server.port, scheme),
             keys=tuple(keys.list()),
             new_key=made,
         )
