@@ -21,6 +21,7 @@ from typing import Any
 from . import memory, summary
 from .activity import Active
 from .backend import Backend
+from .bench.service import Bench
 from .child_registry import ChildRegistry
 from .commands import Commands
 from .conversations import Conversations
@@ -93,6 +94,7 @@ class Engine:
         )
         self.downloads = DownloadService(self)
         self.convert = ConvertService(self)
+        self.bench = Bench(self)
         self.active = Active(self)
         self.planner = Planner(self)
         self.backend = Backend(self)
