@@ -158,6 +158,28 @@ def test_answers_go_first_and_the_measurement_begins_anew(product: Product) -> N
     assert "answers go first" in client.call("read_log", name="bench.log")["text"]
 
 
+def test_with_a_gpu_the_idle_model_leaves_for_it_and_comes_back(
+    product: Product, vulkan_server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GGML_VK_VISIBLE_DEVICES", "0")  # else the software device is passed over
+    path = product.home / "settings.toml"
+    table = tomllib.loads(path.read_text())
+    table["runtime"]["server_path"] = str(vulkan_server)
+    path.write_text(tomli_w.dumps(table))
+    client = product.start()
+    client.call("load_model", model_id=FIRST)
+    wait_until(lambda: status_of(client, FIRST)["state"] == "ready", 60)
+    before = status_of(client, FIRST)["pid"]
+    few = {"prompt_tokens": 8, "generated_tokens": 2, "repetitions": 1}
+    job = ended(client, client.call("bench_model", model_id=FIRST, **few)["job_id"])
+    assert (job["state"], job["error"]) == ("done", None)
+    (run,) = client.call("bench_history")["runs"]
+    assert (run["backend"], run["in_memory"]) == ("vulkan", [])
+    assert "llvmpipe" in run["device"]
+    wait_until(lambda: status_of(client, FIRST)["state"] == "ready", 60)
+    assert status_of(client, FIRST)["pid"] != before
+
+
 def test_a_damaged_model_is_told_by_its_reason(product: Product) -> None:
     path = next((product.home / "models").rglob("*Q4_1.gguf"))
     data = path.read_bytes()
