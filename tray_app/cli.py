@@ -18,6 +18,7 @@ from typing import Any
 from . import (
     APP_NAME,
     __version__,
+    cli_bench,
     cli_convert,
     cli_download,
     cli_inspect,
@@ -116,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_inspect.add_verbs(verbs)
     cli_convert.add_verbs(verbs)
     cli_quantize.add_verbs(verbs)
+    cli_bench.add_verbs(verbs)
     cli_share.add_verbs(verbs)
     cli_runtime.add_verbs(verbs)
     engine = add("engine", _engine, "")

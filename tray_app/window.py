@@ -46,6 +46,7 @@ ENGINE_COMMANDS = frozenset(
         *("delete_model", "inspect_model", "quantize_targets", "quantize_model", "model_quality"),
         *("convert_plan", "convert_model", "conversions", "continue_conversion"),
         *("discard_conversion", "install_converter", "remove_converter"),
+        *("bench_model", "bench_history"),
     }
 )
 

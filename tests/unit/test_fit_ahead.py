@@ -26,6 +26,7 @@ class Scene:
         self.library = SimpleNamespace(scanning=False, models=lambda: tuple(models))
         self.residency = SimpleNamespace(statuses=lambda: self.statuses)
         self.store = SimpleNamespace(for_model=self._for_model)
+        self.bench = SimpleNamespace(measuring=False)
         self.active = SimpleNamespace(id="b1-cpu")
         self.runtime = SimpleNamespace(
             ready=True,

@@ -187,6 +187,28 @@ export const slots = (status) => (status?.state !== 'ready' ? [] : Array.from({ 
   id, busy: id < status.in_flight, context_length: 8192, context_used: id < 3 ? 5200 - id * 2100 : 0,
 })));
 
+const benchRun = (id, part) => ({
+  id, model_id: SMOL.id, model_size_bytes: SMOL.size_bytes, measured_at: NOW() - 90 - (9 - id) * 86_400, runtime_id: CPU.id, backend: 'cpu', build: 11434,
+  device: 'AMD Ryzen 7 7840U', prompt_tokens: 512, generated_tokens: 128, repetitions: 3, prompt: { tokens_per_s: 466, stddev_per_s: 3.1 },
+  generation: { tokens_per_s: 177.1, stddev_per_s: 5 }, in_memory: [], left_out: [], busy_percent: 1,
+  settings: { threads: 8, gpu_layers: null, kv_cache_type: 'f16', flash_attention: 'auto', batch_size: 2048, ubatch_size: 512 }, ...part,
+});
+
+/** Measured speeds: of the small model twice here and once on another runtime. */
+export function bench(id) {
+  if (id !== SMOL.id) return { runs: [], models: [], running: null };
+  const older = benchRun(8, { prompt: { tokens_per_s: 410, stddev_per_s: 12 }, generation: { tokens_per_s: 181, stddev_per_s: null } });
+  const vulkan = benchRun(7, { runtime_id: VULKAN.id, device: 'Radeon 780M', prompt: { tokens_per_s: 1480, stddev_per_s: 9 } });
+  const newest = benchRun(9, { in_memory: [QWEN.id], left_out: ['its draft model'], busy_percent: 34 });
+  return {
+    runs: [newest, older, vulkan], running: null,
+    models: [{
+      newest, previous: { run: older, prompt_ratio: 466 / 410, generation_ratio: 177.1 / 181, changes: ['KV cache f16, before q8_0'] },
+      runtimes: [{ run: vulkan, prompt_ratio: 466 / 1480, generation_ratio: 1, changes: [] }],
+    }],
+  };
+}
+
 export function logText() {
   const lines = [];
   for (let i = 0; i < 300; i += 1) {

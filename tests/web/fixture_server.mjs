@@ -6,7 +6,7 @@ import { createServer } from 'node:http';
 import { readFile } from 'node:fs/promises';
 import { extname, join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { ANSWER, history, logText, scenarioNames, slots, snapshot, usage } from './fixture_data.mjs';
+import { ANSWER, bench, history, logText, scenarioNames, slots, snapshot, usage } from './fixture_data.mjs';
 import { available } from './fixture_runtimes.mjs';
 
 const WEB = fileURLToPath(new URL('../../tray_app/web/', import.meta.url));
@@ -76,6 +76,13 @@ const COMMANDS = {
   rescan: () => null,
   request_history: () => (state.last_request ? history() : []),
   usage: ({ days }) => usage(days, Boolean(state.last_request)),
+  bench_history: ({ model_id: id }) => ({
+    ...bench(id), running: state.jobs.filter((j) => j.kind === 'bench_model' && j.state === 'running').map((j) => ({ job_id: j.id, model_id: j.about }))[0] ?? null }),
+  bench_model: ({ model_id: id }) => {
+    const started = runtimeJob('bench_model', 'Measuring the speed of a model', 'runs', 8);
+    state.jobs.find((j) => j.id === started.job_id).about = id;
+    return started;
+  },
   slots: ({ model_id: id }) => slots(state.statuses.find((s) => s.model_id === id)),
   list_logs: () => [{ name: 'engine.log', size_bytes: log.length, modified_at: 2 }, { name: 'build-runtime.log', size_bytes: 100, modified_at: 1 }],
   read_log: ({ offset, max_bytes: most }) => {

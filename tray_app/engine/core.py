@@ -22,6 +22,7 @@ from typing import Any
 from . import memory, summary, tls
 from .activity import Active
 from .backend import Backend
+from .bench.service import Bench
 from .child_registry import ChildRegistry
 from .commands import Commands
 from .conversations import Conversations
@@ -96,6 +97,7 @@ class Engine:
         )
         self.downloads = DownloadService(self)
         self.convert = ConvertService(self)
+        self.bench = Bench(self)
         self.active = Active(self)
         self.planner = Planner(self)
         self.backend = Backend(self)

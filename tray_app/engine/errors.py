@@ -19,6 +19,7 @@
     ├── RuntimeRejected       a llama.cpp that was tried and may not be used
     ├── DownloadFailed
     ├── ConversionFailed      a model that was made is not one, or could not be made
+    ├── BenchFailed           a model's speed could not be measured
     ├── PortTaken
     ├── AlreadyRunning
     └── EngineUnreachable
@@ -122,6 +123,10 @@ class RuntimeRejected(EngineError):
 
 class ConversionFailed(EngineError):
     code = "conversion_failed"
+
+
+class BenchFailed(EngineError):
+    code = "bench_failed"
 
 
 class DownloadFailed(EngineError):

@@ -29,6 +29,8 @@ class FitAhead:
         engine = self._engine
         if engine.mode == "once" or engine.library.scanning or not engine.runtime.ready:
             return
+        if engine.bench.measuring:  # it would be measured, too
+            return
         if any(s.in_flight or s.waiting for s in engine.residency.statuses().values()):
             return
         await asyncio.to_thread(self._measure_one)

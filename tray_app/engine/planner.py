@@ -34,8 +34,11 @@ class Planner:
     def plan(self, model_id: str) -> Plan:
         """How the model would be started now. Blocks.
 
+        A measurement of speed that runs is ended first: fit and load find the memory it held.
+
         Raises ModelNotFound, ModelUnavailable, SettingsInvalid, RuntimeMissing.
         """
+        self._engine.bench.make_way()
         model, settings, runtime = self._parts(model_id)
         if not model.path.is_file():
             raise ModelUnavailable(

@@ -302,6 +302,16 @@
  * @typedef {{id: string, title: string, source: string, steps: string[], step_number: number, error: ErrorView | null, size_bytes: number,
  *   updated_at: number, job_id: string | null}} Unfinished
  * @typedef {{unfinished: Unfinished[], converter: Converter}} Conversions
+ * @typedef {{tokens_per_s: number, stddev_per_s: number | null}} BenchSpeed
+ * @typedef {{threads: number | null, gpu_layers: number | null, kv_cache_type: string | null, flash_attention: string | null,
+ *   batch_size: number | null, ubatch_size: number | null}} BenchSettings
+ * @typedef {{id: number, model_id: string, model_size_bytes: number, measured_at: number, runtime_id: string, backend: string,
+ *   build: number | null, device: string, prompt_tokens: number, generated_tokens: number, repetitions: number,
+ *   prompt: BenchSpeed | null, generation: BenchSpeed | null, settings: BenchSettings, in_memory: string[], left_out: string[],
+ *   busy_percent: number | null}} BenchRun
+ * @typedef {{run: BenchRun, prompt_ratio: number | null, generation_ratio: number | null, changes: string[]}} Against
+ * @typedef {{newest: BenchRun, previous: Against | null, runtimes: Against[]}} ModelBench
+ * @typedef {{runs: BenchRun[], models: ModelBench[], running: {job_id: string, model_id: string} | null}} BenchHistory
  * @typedef {{sentence: string, perplexity: number, reference_perplexity: number, reference: string}} Quality
  *
  * @typedef {object} ConvertPlan

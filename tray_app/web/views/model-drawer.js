@@ -9,6 +9,7 @@ import { offloadView, runtimeName } from '../runtime-words.js';
 import { Drawer } from '../components/drawer.js';
 import { ModelStateText } from '../components/model-state.js';
 import { Ago, Callout, CodeBlock, CopyButton } from '../components/ui.js';
+import { BenchCard } from './bench-card.js';
 import { Badges, HOLDS } from './model-row.js';
 import { ModelSettings } from './model-settings.js';
 import { OriginOf } from './model-origin.js';
@@ -30,6 +31,7 @@ export function ModelDrawer({ model, onClose }) {
       <${Actions} model=${model} />
       <${Facts} model=${model} />
       <${OriginOf} model=${model} />
+      <${BenchCard} model=${model} />
       <${CommandLine} model=${model} />
       <h3>Settings of this model</h3>
       <${ModelSettings} model=${model} />
