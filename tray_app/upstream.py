@@ -109,7 +109,8 @@ class Upstream(asyncio.BufferedProtocol):
         if self.passing is not Passing.RAW:
             return True
         # A chunk's size line that was cut off also lies outside a chunk: it has no line end.
-        between = not self._inside_chunk and self._last.endswith(b"\n")
+        # Nothing at all has come when the child dies while it reads the prompt.
+        between = not self._inside_chunk and (not self._last or self._last.endswith(b"\n"))
         return self._framing is BodyFraming.CHUNKED and between
 
     def pause(self) -> None:
