@@ -273,6 +273,25 @@ def test_a_failure_after_the_comments_is_an_event() -> None:
     run(test())
 
 
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nConte"])
+def test_a_child_that_dies_before_its_head_and_after_the_comments_is_an_event(said: bytes) -> None:
+    async def test() -> None:
+        async with rig(after(said), silent_s=0.01, keepalive_s=10) as r:
+            r.backend.ready.clear()
+            client = await r.client()
+            client.send(chat(stream=True))
+            head = await client.head()
+            r.backend.ready.set()
+            await until(lambda: bool(r.backend.leases))
+            r.backend.leases[0].died.set_result(KILLED)
+            await client.chunks(head)
+            event = json.loads(head.body.split(b"data: ")[1])
+            assert event["error"]["message"] == KILLED.message
+            assert r.backend.records[0].status == 502
+
+    run(test())
+
+
 def test_a_childs_refusal_after_the_comments_is_an_event() -> None:
     refusal = b'{"error": {"message": "too long",\n "code": 400}}'
     head_400 = b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n" % len(refusal)
