@@ -137,14 +137,19 @@ def smollm2() -> Path:
 
 def smollm2_q2() -> Path:
     """The same model requantized to Q2_K: a second real model, at another size."""
+    return requantized("Q2_K")
+
+
+def requantized(kind: str) -> Path:
+    """The same model requantized to another type, for who needs more than two."""
     quantize, source = llama_quantize(), smollm2()
     # By the program's content, not its version: it is the program that made the file.
     folder = source.parent / f"requantized-{_sha256(quantize)[:16]}"
-    path = folder / "SmolLM2-135M-Instruct.Q2_K.gguf"
+    path = folder / f"SmolLM2-135M-Instruct.{kind}.gguf"
     with _locked(folder):
         if not path.exists():
             part = path.with_suffix(".part")
-            _run([str(quantize), "--allow-requantize", str(source), str(part), "Q2_K", "2"])
+            _run([str(quantize), "--allow-requantize", str(source), str(part), kind, "2"])
             part.replace(path)
     return path
 

@@ -97,7 +97,7 @@ class Upstream(asyncio.BufferedProtocol):
         self._view = memoryview(self._buffer)
         self._head_seen = b""
         self._headers: Headers = []
-        self._framing = BodyFraming.NONE
+        self._framing: BodyFraming | None = None  # until its head is here
         self.passing = Passing.RAW
         self._inside_chunk = False
         self._last = b""
@@ -106,10 +106,11 @@ class Upstream(asyncio.BufferedProtocol):
     @property
     def at_boundary(self) -> bool:
         """Whether what has gone on so far can be followed by a chunk of ours."""
-        if self.passing is not Passing.RAW:
+        if self._framing is None or self.passing is not Passing.RAW:
             return True
         # A chunk's size line that was cut off also lies outside a chunk: it has no line end.
-        between = not self._inside_chunk and self._last.endswith(b"\n")
+        # Nothing at all has come when the child dies while it reads the prompt.
+        between = not self._inside_chunk and (not self._last or self._last.endswith(b"\n"))
         return self._framing is BodyFraming.CHUNKED and between
 
     def pause(self) -> None:
@@ -203,16 +204,17 @@ class Upstream(asyncio.BufferedProtocol):
         names = dict(self._headers)
         empty = self._head_only or status in (204, 304)
         if empty:
-            self._framing = BodyFraming.NONE
+            framing = BodyFraming.NONE
         elif b"transfer-encoding" in names:
-            self._framing = BodyFraming.CHUNKED
+            framing = BodyFraming.CHUNKED
         elif b"content-length" in names:
-            self._framing = BodyFraming.LENGTH
+            framing = BodyFraming.LENGTH
         else:
-            self._framing = BodyFraming.CLOSE
+            framing = BodyFraming.CLOSE
+        self._framing = framing
         complete = empty or self.state is UpstreamState.COMPLETE
         self.state = UpstreamState.BODY
-        self.passing = self._on_head(ResponseHead(status, self._headers, self._framing))
+        self.passing = self._on_head(ResponseHead(status, self._headers, framing))
         if complete:
             self._finish(UpstreamState.COMPLETE)
 

@@ -2,7 +2,8 @@
 
     python -m tests.benchmarks.bench_switch [--rounds 7]
 
-Cold, memory for one model only: against llama-server's own router, which may hold one model.
+Cold, memory for one model only: against llama-server's own router, which may hold one model, and
+against the naive way: end one llama-server, start the next, look at its /health once a second.
 Warm, both resident: through the gateway against the model's own socket.
 """
 
@@ -13,6 +14,8 @@ import itertools
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,10 +46,11 @@ def main() -> int:
         kit.running_engine(home, environ) as client,
         router("router, defaults") as defaults,
         router("router, fit off", "fit = off", "ctx-size = 4096") as fit_off,
+        naive() as kill_and_start,
     ):
         ours = other_model(client.snapshot()["gateway"]["port"], FIRST, SECOND)
         ways = (ours, other_model(defaults, "first", "second"))
-        ways += (other_model(fit_off, "first", "second"),)
+        ways += (other_model(fit_off, "first", "second"), kill_and_start)
         for way in ways:
             way()  # the first load of each reads the disk, and ours measures the fit once
             way()
@@ -68,6 +72,7 @@ def main() -> int:
             COLD_RATIO_GOAL,
         ),
         Row("cold switch", cold[0], "s", None, "llama-server router, fit off", cold[2]),
+        Row("cold switch", cold[0], "s", None, "kill, start, look each second", cold[3]),
         Row(
             "warm switch", warm[0], "s", None, "the model asked directly", warm[1], WARM_RATIO_GOAL
         ),
@@ -124,6 +129,35 @@ def router(name: str, *defaults: str) -> Iterator[int]:
             yield port
         finally:
             kit.end(process)
+
+
+@contextmanager
+def naive() -> Iterator[Callable[[], float]]:
+    """A way to measure: the running llama-server is ended and one of the other model started."""
+    files = itertools.cycle((parts.smollm2(), parts.smollm2_q2()))
+    running: list[subprocess.Popen[bytes]] = []
+    second = threading.Event()  # never set: a pause
+    port = kit.free_port()
+
+    def switch() -> float:
+        began = time.perf_counter()
+        while running:
+            kit.end(running.pop())
+        words = [str(parts.llama_server()), "-m", str(next(files)), "-c", "4096", "--offline"]
+        words += ["--host", "127.0.0.1", "--port", str(port)]
+        quiet = subprocess.DEVNULL
+        running.append(subprocess.Popen(words, stdout=quiet, stderr=quiet))
+        while not _healthy(port):
+            assert running[0].poll() is None, "llama-server ended"
+            second.wait(1.0)
+        ready_s = time.perf_counter() - began
+        return ready_s + first_token_s(port, "any")
+
+    try:
+        yield switch
+    finally:
+        while running:
+            kit.end(running.pop())
 
 
 def _healthy(port: int) -> bool:

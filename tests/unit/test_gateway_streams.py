@@ -273,6 +273,25 @@ def test_a_failure_after_the_comments_is_an_event() -> None:
     run(test())
 
 
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nConte"])
+def test_a_child_that_dies_before_its_head_and_after_the_comments_is_an_event(said: bytes) -> None:
+    async def test() -> None:
+        async with rig(after(said), silent_s=0.01, keepalive_s=10) as r:
+            r.backend.ready.clear()
+            client = await r.client()
+            client.send(chat(stream=True))
+            head = await client.head()
+            r.backend.ready.set()
+            await until(lambda: bool(r.backend.leases))
+            r.backend.leases[0].died.set_result(KILLED)
+            await client.chunks(head)
+            event = json.loads(head.body.split(b"data: ")[1])
+            assert event["error"]["message"] == KILLED.message
+            assert r.backend.records[0].status == 502
+
+    run(test())
+
+
 def test_a_childs_refusal_after_the_comments_is_an_event() -> None:
     refusal = b'{"error": {"message": "too long",\n "code": 400}}'
     head_400 = b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n" % len(refusal)
@@ -375,12 +394,13 @@ def test_a_request_that_meets_a_child_just_dead_waits_for_its_restart_once(
     run(test())
 
 
+@pytest.mark.parametrize("count", [0, 5])  # none yet: it was reading the prompt
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
 def test_a_child_that_dies_between_two_events_ends_the_stream_with_the_reason(
-    version: str,
+    version: str, count: int
 ) -> None:
     async def test() -> None:
-        async with rig(after(SSE_HEAD, *(as_chunk(e) for e in EVENTS[:5]))) as r:
+        async with rig(after(SSE_HEAD, *(as_chunk(e) for e in EVENTS[:count]))) as r:
             client = await r.client()
             asked = chat(stream=True).replace(b"HTTP/1.1", b"HTTP/" + version.encode())
             client.send(asked)
@@ -389,9 +409,27 @@ def test_a_child_that_dies_between_two_events_ends_the_stream_with_the_reason(
             got = await client.answer()
             assert got.complete
             events = got.body.split(b"\n\n")
-            assert events[:5] == [e.strip() for e in EVENTS[:5]]
-            error = json.loads(events[5].removeprefix(b"data: "))["error"]
+            assert events[:count] == [e.strip() for e in EVENTS[:count]]
+            error = json.loads(events[count].removeprefix(b"data: "))["error"]
             assert (error["message"], error["code"]) == (KILLED.message, "model_failed")
+            assert r.backend.records[0].status == 502
+
+    run(test())
+
+
+def test_a_child_that_goes_on_with_nonsense_ends_the_stream_with_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tray_app.proxy.DEATH_NOTICE_S", 0.01)
+
+    async def test() -> None:
+        async with rig(after(SSE_HEAD, as_chunk(EVENTS[0]) + b"not a size\r\n")) as r:
+            client = await r.client()
+            client.send(chat(stream=True))
+            got = await client.answer()
+            assert got.complete
+            error = json.loads(got.body.removeprefix(b"data: "))["error"]
+            assert error["code"] == "model_failed"
             assert r.backend.records[0].status == 502
 
     run(test())
@@ -406,7 +444,6 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: %s\r\nTransfer-Encoding: chunked\r\
         ("1.1", SSE_HEAD, as_chunk(EVENTS[0]) + b"20\r\ndata: cut"),
         ("1.1", SSE_HEAD, as_chunk(EVENTS[0]) + b"2"),
         ("1.1", SSE_HEAD, as_chunk(EVENTS[0])[:-1]),
-        ("1.1", SSE_HEAD, as_chunk(EVENTS[0]) + b"not a size\r\n"),
         ("1.1", CHUNKED % b"application/json", as_chunk(b"{")),
         ("1.0", CHUNKED % b"application/json", as_chunk(b"{")),
         ("1.1", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n", b"12345"),

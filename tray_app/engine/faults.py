@@ -111,6 +111,18 @@ _STAMP = re.compile(r"^\d+\.\d\d\.\d{3}\.\d{3} ")
 _ERROR_LINE = re.compile(r"^(?:E\s+(?:\w+\s+)?\S*?:?\s*|error:\s*)(.+)$")
 
 
+def stalled(after_s: float) -> Fault:
+    """A load that does nothing any more; it would hang again at once."""
+    return Fault(
+        ErrorView(
+            "load_stalled",
+            f"llama-server did nothing for {after_s:.0f} seconds while it loaded, and was ended.",
+            "Open its log on the Server page; another runtime may work.",
+        ),
+        True,
+    )
+
+
 def read_fault(lines: Sequence[str], returncode: int | None) -> Fault:
     """The most telling reason in a log's last lines; the exit status when there is none."""
     plain = [_STAMP.sub("", line) for line in lines]

@@ -16,18 +16,21 @@ from pathlib import Path
 from . import launch
 from .child_registry import ChildRegistry
 from .errors import ErrorView
-from .faults import Fault, read_fault
+from .faults import Fault, read_fault, stalled
 from .launch import Endpoint
 from .logs import tail_lines
 from .process import ChildProcess, LaunchSpec
 from .runtime.offload import read_offload
+from .stall import STALLED_S, StallWatch
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.01  # a small model is ready in 0.18 s: a coarser poll would show
 SLOW_POLL_S = 0.1  # after SLOW_AFTER_S
 SLOW_AFTER_S = 3.0
+HEALTH_S = 2.0  # a question for its health; asked again then
 STOP_GRACE_S = 5.0  # SIGTERM to exit takes 0.12 s; a loading child may not listen
+STALLED_GRACE_S = 0.5  # for a child that hangs: hardly one listens then
 LOAD_LOG_BYTES = 128 * 1024
 _numbers = itertools.count(1)
 
@@ -62,6 +65,7 @@ class ServerChild:
         log_path: Path,
         registry: ChildRegistry | None = None,
         clock: Callable[[], float] = time.monotonic,
+        stalled_s: float = STALLED_S,
     ) -> None:
         """Start it (1-3 ms). Raises OSError."""
         self.endpoint = endpoint
@@ -69,6 +73,8 @@ class ServerChild:
         self._log_path = log_path
         self._clock = clock
         self._stopping = False
+        self._stalled_s = stalled_s
+        self._stalled = False
         self.died: asyncio.Future[ErrorView] = self._loop.create_future()
         self.ended: asyncio.Future[Ended] = self._loop.create_future()
         self._log_start = log_path.stat().st_size if log_path.exists() else 0
@@ -85,11 +91,19 @@ class ServerChild:
         return self.process.pid
 
     async def wait_ready(self) -> bool:
-        """Wait until it answers /health with 200; False when it ended first."""
+        """Wait until it answers /health with 200; False when it ended first.
+
+        One that hangs is ended: loads come one after the other, and it would hold up the others.
+        """
         started = self._clock()
+        watch = StallWatch(self.pid, self._log_path, self._stalled_s, self._clock)
         while not self.ended.done():
             if await self._healthy():
                 return not self.ended.done()
+            if watch.stalled():
+                self._stalled = True
+                await self._end(STALLED_GRACE_S)
+                return False
             slow = self._clock() - started > SLOW_AFTER_S
             await asyncio.wait([self.ended], timeout=SLOW_POLL_S if slow else POLL_S)
         return False
@@ -97,6 +111,9 @@ class ServerChild:
     async def stop(self, grace_s: float = STOP_GRACE_S) -> None:
         """Ask, wait, kill, reap; returns when its whole tree is gone."""
         self._stopping = True
+        await self._end(grace_s)
+
+    async def _end(self, grace_s: float) -> None:
         try:
             await asyncio.to_thread(self.process.stop, grace_s)
         except TimeoutError as error:
@@ -119,7 +136,7 @@ class ServerChild:
 
     async def _healthy(self) -> bool:
         try:
-            async with asyncio.timeout(2.0):
+            async with asyncio.timeout(HEALTH_S):
                 reader, writer = await self._connect()
                 try:
                     writer.write(
@@ -138,13 +155,18 @@ class ServerChild:
 
     def _exited(self, returncode: int) -> None:
         """On the waiter's thread: read the reason there, then tell the loop."""
-        fault = None if self._stopping else read_fault(self._own_lines(), returncode)
+        fault = None if self._stopping else self._fault(returncode)
         if self.endpoint.socket_path:
             self.endpoint.socket_path.unlink(missing_ok=True)
         try:
             self._loop.call_soon_threadsafe(self._settle, fault)
         except RuntimeError:  # the loop closed first: the engine is gone
             return
+
+    def _fault(self, returncode: int) -> Fault:
+        if self._stalled:
+            return stalled(self._stalled_s)
+        return read_fault(self._own_lines(), returncode)
 
     def _own_lines(self) -> list[str]:
         """The log's last lines, of this run only: an older run's error is not ours."""
