@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .autostart import NAME, app_command, exec_value, write_file
+from .autostart import NAME, exec_value, write_file
 from .links import SCHEME
+from .self_command import lasting_command, source_root
 
 ENTRY = "llama-wrangler-link.desktop"
 MIME = f"x-scheme-handler/{SCHEME}"
@@ -34,7 +35,7 @@ def register(
     A scheme that the user has given to another program stays with it. Blocks for small reads.
     Raises OSError.
     """
-    command = list(command or [*app_command(), "open"])
+    command = list(command or [*lasting_command(), "open"])
     if platform == "darwin":
         return False
     if platform == "win32":
@@ -56,7 +57,7 @@ def _linux(command: Sequence[str], environ: Mapping[str, str], home: Path) -> bo
     ]
     if command[1:2] == ["-m"]:
         # A source tree that is not installed is found by the folder it is in.
-        lines.append(f"Path={Path(__file__).resolve().parent.parent}")
+        lines.append(f"Path={source_root()}")
     entry = ("\n".join(lines) + "\n").encode()
     path = data / "applications" / ENTRY
     changed = _read(path) != entry
