@@ -126,8 +126,11 @@ def _try_all(trial: Trial, wish: Wish) -> None:
         tell(_library_reads(trial, client))
     if not seen:
         trial.say("skip  tray, window   there is no display")
-    tray = _start_tray(trial) if seen else None
+    tray: subprocess.Popen[bytes] | None = None
     if seen:
+        with _step(trial, "tray") as tell:
+            tray = trial.start("tray", "--hidden", "--apart")
+            tell(_tray_draws(trial, tray))
         with _step(trial, "window") as tell:
             tell(_window_answers(trial, client))
     if wish.model is not None:
@@ -169,8 +172,16 @@ def _library_reads(trial: Trial, client: Client) -> str:
     return f"read the header of {trial.wait_for(read, 'the scan of the models')}"
 
 
-def _start_tray(trial: Trial) -> subprocess.Popen[bytes]:
-    return trial.start("tray", "--hidden", "--apart")
+def _tray_draws(trial: Trial, tray: subprocess.Popen[bytes]) -> str:
+    """It has drawn its icons, which a build without Pillow's own library cannot."""
+    icons = trial.home.parent / "cache" / "icons"
+
+    def drawn() -> int:
+        if tray.poll() is not None:
+            raise SelfTestFailed(f"The tray ended by itself with status {tray.returncode}.")
+        return sum(path.stat().st_size > 0 for path in icons.rglob("*.png"))
+
+    return f"drew {trial.wait_for(drawn, 'the icons of the tray')} icons"
 
 
 def _window_answers(trial: Trial, client: Client) -> str:

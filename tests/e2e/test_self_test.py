@@ -37,7 +37,7 @@ def test_all_of_the_app_answers_and_leaves_nothing(
     done = run(*words, environ={**display, **desk})
     assert done.returncode == 0, done.stdout + done.stderr
     steps = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("ok ")]
-    assert steps == ["engine", "library", "window", "model", "end"]
+    assert steps == ["engine", "library", "tray", "window", "model", "end"]
     place = done.stdout.splitlines()[1].split()[1].rstrip(",")
     assert Path(place).name.startswith("lw-")
     assert not Path(place).exists()
