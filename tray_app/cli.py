@@ -25,6 +25,7 @@ from . import (
     cli_quantize,
     cli_runtime,
     cli_share,
+    cli_uninstall,
 )
 from . import cli_text as text
 from .cli_job import CANCELLED, FAILED, WRONG, await_event, settled
@@ -126,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_convert.add_verbs(verbs)
     cli_quantize.add_verbs(verbs)
     cli_share.add_verbs(verbs)
+    cli_uninstall.add_verbs(verbs)
     cli_runtime.add_verbs(verbs)
     engine = add("engine", _engine, "")
     engine.add_argument("--mode", choices=("tray", "once", "serve"), default="tray")
