@@ -1,7 +1,7 @@
 # One entry to everything; each target installs what it needs first, and again only when
 # the pinned versions change.
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench screenshots lock clean
+.PHONY: help run test check bench screenshots package lock clean
 PYTHON := .venv/bin/python
 
 help:  ## list the targets
@@ -29,6 +29,9 @@ bench:  ## measure what the design promises (tests/benchmarks)
 screenshots:  ## draw docs/images/*.png from the running app
 	@scripts/bootstrap test
 	$(PYTHON) -m scripts.screenshots docs/images
+
+package:  ## build the packages of this system into dist/, and try them
+	@scripts/package
 
 lock:  ## pin the Python dependencies anew after a change of pyproject.toml
 	@scripts/lock

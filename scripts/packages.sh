@@ -14,6 +14,16 @@ RUN_PACKAGES=(
 )
 
 # shellcheck disable=SC2034
+PACKAGE_PACKAGES=(
+  # strip; the AppImage's file system; a clean root to try the .deb in
+  binutils squashfs-tools debootstrap
+  # what says whether the desktop entry and the metainfo are right
+  desktop-file-utils appstream
+  # a display to try the build on
+  xvfb xauth dbus
+)
+
+# shellcheck disable=SC2034
 TEST_PACKAGES=(
   # a private display and session bus, and something to look and click with
   xvfb xauth x11-utils scrot xdotool dbus fonts-dejavu-core

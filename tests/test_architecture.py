@@ -79,10 +79,28 @@ def test_every_form_of_an_import_is_seen(tmp_path: Path) -> None:
     ]
 
 
+# How the program starts itself again is a fact about both halves: a leaf that imports neither.
+LEAF = "tray_app.self_command"
+
+
 def test_the_engine_knows_no_face() -> None:
     faces = ("pystray", "webview", "PIL", "bottle", "waitress", "gi")
     assert broken(ENGINE_MODULES, *faces) == []
-    assert broken(ENGINE_MODULES, "tray_app", apart_from=("tray_app.engine",)) == []
+    assert broken(ENGINE_MODULES, "tray_app", apart_from=("tray_app.engine", LEAF)) == []
+
+
+def test_the_leaf_of_both_halves_needs_the_standard_library_alone() -> None:
+    names = [name.partition(".")[0] for _, name in imports(APP / "self_command.py")]
+    assert set(names) <= {*sys.stdlib_module_names}
+
+
+def test_one_module_knows_a_frozen_build_and_its_own_executable() -> None:
+    others = [path for path in MODULES if path.name != "self_command.py"]
+    knowing = [name_of(p) for p in others if re.search(r"[\"']frozen[\"']", p.read_text("utf-8"))]
+    assert knowing == []
+    # The environment of the converter is made with it: that is a Python, and no child of ours.
+    naming = [name_of(p) for p in others if "sys.executable" in p.read_text(encoding="utf-8")]
+    assert naming == ["tray_app/engine/convert/environment.py"]
 
 
 def test_a_face_reaches_the_engine_only_through_the_control_api() -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+
+from .self_command import PARTS
 
 
 def main() -> int:
-    """Run the command line; returns the exit status."""
+    """Run the command line, or the part of a frozen build that is named; returns the status."""
+    if sys.argv[1:2] and sys.argv[1] in PARTS:
+        part = importlib.import_module(PARTS[sys.argv[1]])
+        return int(part.main(sys.argv[2:]))
     from .cli import run  # the imports a verb needs are made by that verb
 
     return run(sys.argv[1:])

@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from .self_command import lasting_command, source_root
+
 NAME = "Llama Wrangler"
 DESKTOP_FILE = "llama-wrangler.desktop"
 AGENT_LABEL = "io.github.llama-wrangler"
@@ -42,22 +44,6 @@ class Autostart(Protocol):
         """Rewrite an entry that is on but runs another command; True if it did."""
 
 
-def app_command(
-    frozen: bool | None = None,
-    executable: str | None = None,
-    environ: Mapping[str, str] = os.environ,
-) -> list[str]:
-    """The absolute command line that runs this installation, without arguments."""
-    program = Path(executable or sys.executable)
-    if getattr(sys, "frozen", False) if frozen is None else frozen:
-        # An AppImage is mounted elsewhere at each start; APPIMAGE names the file itself.
-        return [environ.get("APPIMAGE") or str(program)]
-    script = program.with_name(
-        "llama-wrangler.exe" if program.suffix == ".exe" else "llama-wrangler"
-    )
-    return [str(script)] if script.is_file() else [str(program), "-m", "tray_app"]
-
-
 def autostart(
     command: Sequence[str] | None = None,
     platform: str = sys.platform,
@@ -65,7 +51,7 @@ def autostart(
     home: Path | None = None,
 ) -> Autostart:
     """The switch of this platform for `command` (default: this tray, hidden)."""
-    command = list(command or [*app_command(), "tray", "--hidden"])
+    command = list(command or [*lasting_command(), "tray", "--hidden"])
     home = home or Path.home()
     if platform == "darwin":
         return LaunchAgent(command, home / "Library" / "LaunchAgents")
@@ -108,7 +94,7 @@ class DesktopEntry:
         ]
         if self._command[1:2] == ["-m"]:
             # A source tree that is not installed is found by the folder it is in.
-            lines.append(f"Path={_escape(str(Path(__file__).resolve().parent.parent))}")
+            lines.append(f"Path={_escape(str(source_root()))}")
         write_file(self.path, ("\n".join(lines) + "\n").encode())
 
     def turn_off(self) -> None:
@@ -174,7 +160,7 @@ class LaunchAgent:
             "ProcessType": "Interactive",
         }
         if self._command[1:2] == ["-m"]:
-            agent["WorkingDirectory"] = str(Path(__file__).resolve().parent.parent)
+            agent["WorkingDirectory"] = str(source_root())
         write_file(self.path, plistlib.dumps(agent))
         self._run(["launchctl", "enable", f"gui/{_user_id()}/{AGENT_LABEL}"])
 

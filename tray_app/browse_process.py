@@ -6,17 +6,14 @@ import json
 import logging
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
-from .client import own_command
+from .self_command import self_command, source_root
 
 log = logging.getLogger(__name__)
 
 MAX_LINE = 4096  # bytes; a reference has at most 2,000 characters
-_SOURCE = Path(__file__).resolve().parent.parent
 # Secrets, and a debugging port that is meant for the window alone.
 _OURS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "QTWEBENGINE_REMOTE_DEBUGGING")
 
@@ -24,7 +21,7 @@ _OURS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "QTWEBENGINE_REMOTE_DEBUGGING")
 def browse_command(site: str, endpoint: str | None) -> list[str]:
     """The command line of the browse window."""
     more = ("--endpoint", endpoint) if endpoint else ()
-    return own_command("browse", "--site", site, *more, "--owned")
+    return self_command("browse", "--site", site, *more, "--owned")
 
 
 class BrowseProcess:
@@ -59,7 +56,7 @@ class BrowseProcess:
                 stdout=subprocess.PIPE,
                 env=self._environment,
                 # A source tree that is not installed is found by the folder it is in.
-                cwd=None if getattr(sys, "frozen", False) else _SOURCE,
+                cwd=source_root(),
             )
             self._shown = site, endpoint
             reader = threading.Thread(

@@ -26,6 +26,7 @@ from . import (
     cli_quantize,
     cli_runtime,
     cli_share,
+    cli_uninstall,
 )
 from . import cli_text as text
 from .cli_job import CANCELLED, FAILED, WRONG, await_event, settled
@@ -48,7 +49,7 @@ def run(words: Sequence[str]) -> int:
     if options.home:
         os.environ["LLAMA_WRANGLER_HOME"] = str(Path(options.home).expanduser().absolute())
     try:
-        verb: Verb = options.verb
+        verb: Verb = _self_test if options.self_test else options.verb
         return verb(options)
     except ClientError as error:
         text.say_error(error.message, error.remedy)
@@ -71,7 +72,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"llama-wrangler {__version__}")
     parser.add_argument("--home", help="use this folder instead of ~/.llama-wrangler")
-    parser.set_defaults(verb=_tray, hidden=False)
+    parser.add_argument(
+        "--self-test", action="store_true", help="try this installation in a home of its own"
+    )
+    parser.add_argument(
+        "--model", type=Path, dest="test_model", help="with --self-test: a GGUF that has to answer"
+    )
+    parser.add_argument("--llama-server", type=Path, dest="test_server", help=argparse.SUPPRESS)
+    parser.add_argument("--within-s", type=float, dest="test_s", help=argparse.SUPPRESS)
+    parser.set_defaults(verb=_tray, hidden=False, apart=False)
     verbs = parser.add_subparsers(title="verbs", metavar="VERB")
 
     def add(name: str, verb: Verb, about: str, as_json: bool = False) -> argparse.ArgumentParser:
@@ -83,14 +92,15 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--json", action="store_true", help="print JSON (docs/cli.md)")
         return sub
 
-    add("tray", _tray, "start the tray").add_argument(
-        "--hidden", action="store_true", help="do not open a window (used at login)"
-    )
+    tray = add("tray", _tray, "start the tray")
+    tray.add_argument("--hidden", action="store_true", help="open no window (used at login)")
+    tray.add_argument("--apart", action="store_true", help=argparse.SUPPRESS)
     add("serve", _serve, "run the engine in the foreground, without a tray")
     window = add("window", _window, "open the window")
     window.add_argument("--page", default="models", choices=text.PAGES)
     window.add_argument("--reference", default="", help="ask there about downloading this model")
     window.add_argument("--owned", action="store_true", help=argparse.SUPPRESS)
+    window.add_argument("--probe", action="store_true", help=argparse.SUPPRESS)
     browse = add("browse", _browse, "")
     browse.add_argument("--site", choices=("huggingface", "ollama"), default="huggingface")
     browse.add_argument("--endpoint", help=argparse.SUPPRESS)
@@ -119,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_quantize.add_verbs(verbs)
     cli_bench.add_verbs(verbs)
     cli_share.add_verbs(verbs)
+    cli_uninstall.add_verbs(verbs)
     cli_runtime.add_verbs(verbs)
     engine = add("engine", _engine, "")
     engine.add_argument("--mode", choices=("tray", "once", "serve"), default="tray")
@@ -134,7 +145,18 @@ def _tray(options: argparse.Namespace) -> int:
         return _serve(options)
     from .tray import run_tray
 
-    return run_tray(home_path(), options.hidden)
+    return run_tray(home_path(), options.hidden, apart=options.apart)
+
+
+def _self_test(options: argparse.Namespace) -> int:
+    from .self_test import TOTAL_S, Wish, run_self_test
+
+    for path in (options.test_model, options.test_server):
+        if path is not None and not path.is_file():
+            text.say_error(f"There is no file {path}.")
+            return WRONG
+    model, server = (p and p.absolute() for p in (options.test_model, options.test_server))
+    return run_self_test(Wish(model, server, options.test_s or TOTAL_S), text.say)
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -166,7 +188,7 @@ def _window(options: argparse.Namespace) -> int:
         return FAILED
     from .window import run_window
 
-    return run_window(home_path(), options.page, options.owned, options.reference)
+    return run_window(home_path(), options.page, options.owned, options.reference, options.probe)
 
 
 def _browse(options: argparse.Namespace) -> int:

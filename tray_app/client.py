@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .self_command import lasting_command, self_command, source_root
+
 CALL_TIMEOUT_S = 30.0
 START_TIMEOUT_S = 20.0
 ALREADY_RUNNING = 4  # exit status of an engine process that found another of the same home
@@ -182,26 +184,21 @@ def _parse_events(response: http.client.HTTPResponse) -> Iterator[tuple[int, str
             name = data = ""
 
 
-def own_command(*words: str) -> list[str]:
-    """The command that runs this program again: the frozen executable, or `python -m tray_app`."""
-    if getattr(sys, "frozen", False):
-        return [sys.executable, *words]
-    return [sys.executable, "-m", "tray_app", *words]
-
-
 def start_engine(home: Path, mode: str) -> subprocess.Popen[bytes]:
     """Start an engine process of its own session; it outlives us. Raises OSError."""
     environment = {**os.environ, "LLAMA_WRANGLER_HOME": str(home)}
     flags: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
         flags = {"creationflags": subprocess.CREATE_NO_WINDOW | subprocess.DETACHED_PROCESS}
+    # An AppImage's mount goes with the face that started it: the engine needs one of its own.
+    again = lasting_command() if os.environ.get("APPIMAGE") else self_command()
     return subprocess.Popen(
-        own_command("engine", "--mode", mode),
+        [*again, "engine", "--mode", mode],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=environment,
-        cwd=Path(__file__).resolve().parent.parent if not getattr(sys, "frozen", False) else None,
+        cwd=source_root(),
         **flags,
     )
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .self_command import is_frozen
+
 # Linux: the D-Bus name under which panels collect tray icons.
 WATCHER = "org.kde.StatusNotifierWatcher"
 _DBUS = "org.freedesktop.DBus"
@@ -114,7 +116,7 @@ def outside_environment(environ: Mapping[str, str] = os.environ) -> dict[str, st
     original = environment.pop("LD_LIBRARY_PATH_ORIG", None)
     if original is not None:
         environment["LD_LIBRARY_PATH"] = original
-    elif getattr(sys, "frozen", False):
+    elif is_frozen():
         environment.pop("LD_LIBRARY_PATH", None)
     return environment
 

@@ -42,12 +42,15 @@ def no_display() -> str | None:
     )
 
 
-def run_tray(home: Path, hidden: bool, page: str = "models", reference: str = "") -> int:
+def run_tray(
+    home: Path, hidden: bool, page: str = "models", reference: str = "", apart: bool = False
+) -> int:
     """Run the tray until the user quits; returns the exit code. Blocks; main thread only.
 
     The window opens on `page`, and asks there about downloading `reference`.
 
     `hidden` is the start at login: it shows no window, unless no panel appears either.
+    `apart` keeps to `home`: nothing of the user's desktop is read or changed (the self-test).
     A second start asks the running one for its window and returns 0.
     """
     problem = no_display()
@@ -61,7 +64,7 @@ def run_tray(home: Path, hidden: bool, page: str = "models", reference: str = ""
     except Timeout:
         return 0 if hidden else _show_running(home, page, reference)
     try:
-        return _run_first(home, hidden, page, reference)
+        return _run_first(home, hidden, page, reference, apart)
     finally:
         lock.release()
 
@@ -88,7 +91,7 @@ def _show_running(home: Path, page: str, reference: str) -> int:
         return 0
 
 
-def _run_first(home: Path, hidden: bool, page: str, reference: str) -> int:
+def _run_first(home: Path, hidden: bool, page: str, reference: str, apart: bool) -> int:
     backend = None if sys.platform in ("darwin", "win32") else desktop.tray_backend()
     dark_panel = desktop.panel_is_dark()
     icons = IconFiles(_cache_folder() / "icons")
@@ -98,11 +101,11 @@ def _run_first(home: Path, hidden: bool, page: str, reference: str) -> int:
         home,
         panel,
         icons,
-        autostart(),
+        autostart(platform="linux", environ={}, home=home) if apart else autostart(),
         dark_panel=dark_panel,
         host_available=lambda: desktop.tray_host_available(backend),
         first={"page": page, "reference": reference},
-        register_links=register,
+        register_links=(lambda: False) if apart else register,
     )
 
     def ready() -> None:

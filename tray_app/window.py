@@ -22,6 +22,7 @@ from .browse_address import HOMES
 from .browse_process import BrowseProcess
 from .client import Client, ClientError, ensure_engine
 from .window_drop import follow_drops
+from .window_probe import probe
 from .window_process import ENDED_FOR_US
 
 log = logging.getLogger(__name__)
@@ -186,11 +187,13 @@ def _place(page: str, reference: str = "") -> str:
     return f"#/{page}{more}"
 
 
-def run_window(home: Path | None, page: str, owned: bool, reference: str = "") -> int:
+def run_window(
+    home: Path | None, page: str, owned: bool, reference: str = "", probed: bool = False
+) -> int:
     """Show the window and block until it is closed. Raises ClientError without an engine.
 
-    `owned`: our stdin is the tray's pipe, whose end ends us. Returns 0 when the user closed it
-    and `ENDED_FOR_US` when tray or engine went away.
+    `owned`: our stdin is the tray's pipe, whose end ends us. `probed`: for the self-test.
+    Returns 0 when the user closed it and `ENDED_FOR_US` when tray or engine went away.
     """
     client = ensure_engine(home, "tray")
     native = Native(client)
@@ -224,6 +227,8 @@ def run_window(home: Path | None, page: str, owned: bool, reference: str = "") -
     if owned:
         threading.Thread(target=_watch_parent, args=(close,), daemon=True).start()
     threading.Thread(target=_watch_engine, args=(client, window, close), daemon=True).start()
+    if probed:
+        threading.Thread(target=probe, args=(window, close), daemon=True).start()
     gui: Any = os.environ.get("PYWEBVIEW_GUI") or None
     webview.start(gui=gui, private_mode=True)
     native.browser.end()

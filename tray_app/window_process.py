@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from .client import own_command
+from .self_command import self_command, source_root
 
 log = logging.getLogger(__name__)
 
@@ -20,13 +19,12 @@ ENDED_FOR_US = 4
 # A window that ends with an error this soon never showed anything.
 _NEVER_SHOWN_S = 10.0
 _END_S = 3.0
-_SOURCE = Path(__file__).resolve().parent.parent
 
 
 def window_command(page: str, reference: str = "") -> list[str]:
     """The command line of the window process. A reference is no secret: it names a model."""
     more = ("--reference", reference) if reference else ()
-    return own_command("window", "--page", page, *more, "--owned")
+    return self_command("window", "--page", page, *more, "--owned")
 
 
 class WindowProcess:
@@ -72,7 +70,7 @@ class WindowProcess:
                 stdin=subprocess.PIPE,
                 env=self._environment,
                 # A source tree that is not installed is found by the folder it is in.
-                cwd=None if getattr(sys, "frozen", False) else _SOURCE,
+                cwd=source_root(),
             )
             self._process = process
         threading.Thread(

@@ -104,8 +104,9 @@ def temporary_home(
 
 
 def app(*words: str) -> list[str]:
-    """The command line of the product."""
-    return [sys.executable, "-m", "tray_app", *words]
+    """The command line of the product: of the frozen build that LLAMA_WRANGLER_FROZEN names."""
+    frozen = os.environ.get("LLAMA_WRANGLER_FROZEN")
+    return [frozen, *words] if frozen else [sys.executable, "-m", "tray_app", *words]
 
 
 @contextmanager

@@ -19,7 +19,6 @@ from tray_app.autostart import (
     DesktopEntry,
     LaunchAgent,
     RunKey,
-    app_command,
     autostart,
     exec_value,
 )
@@ -210,16 +209,3 @@ def test_a_veto_of_the_task_manager_is_believed_and_lifted_only_by_the_user() ->
     assert not switch.repair()
     switch.turn_on()
     assert switch.is_on()
-
-
-def test_the_installed_script_is_preferred_to_the_module(tmp_path: Path) -> None:
-    python = tmp_path / "python3"
-    assert app_command(False, str(python), {}) == [str(python), "-m", "tray_app"]
-    script = tmp_path / "llama-wrangler"
-    script.touch()
-    assert app_command(False, str(python), {}) == [str(script)]
-
-
-def test_a_frozen_app_runs_itself_and_an_appimage_its_file() -> None:
-    assert app_command(True, "/opt/x", {}) == ["/opt/x"]
-    assert app_command(True, "/tmp/.mount/x", {"APPIMAGE": "/a.AppImage"}) == ["/a.AppImage"]

@@ -21,7 +21,6 @@ from tray_app.client import (
     ClientError,
     ensure_engine,
     home_path,
-    own_command,
     read_address,
 )
 
@@ -155,7 +154,6 @@ def test_the_home_is_named_like_the_engines(
     assert home_path(Path("/x")) == Path("/x")
     monkeypatch.delenv("LLAMA_WRANGLER_HOME")
     assert home_path() == Path.home() / ".llama-wrangler"
-    assert own_command("engine")[:3] == [sys.executable, "-m", "tray_app"]
 
 
 class Process:

@@ -449,7 +449,26 @@ def test_a_frozen_app_looks_for_a_python_of_the_system(
     found = environments.find_interpreter({"PATH": str(tmp_path)})
     assert found == environments.Interpreter(tmp_path / "python3.12", (3, 12))
     (tmp_path / "python3.12").unlink()
+    monkeypatch.setattr(environments, "python_folders", lambda environ: [])
     assert environments.find_interpreter({"PATH": str(tmp_path)}) is None
+    beside = tmp_path / "of an installer"
+    beside.mkdir()
+    program = beside / "python3.11"
+    program.write_text("#!/bin/sh\necho 3 11\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(environments, "python_folders", lambda environ: [beside])
+    found = environments.find_interpreter({"PATH": str(tmp_path)})
+    assert found == environments.Interpreter(program, (3, 11))
+
+
+def test_a_python_is_looked_for_where_installers_put_it() -> None:
+    windows = {"LOCALAPPDATA": "/u/AppData/Local", "PROGRAMFILES": "/p"}
+    found = environments.python_folders(windows, "win32")
+    assert found[0] == Path("/u/AppData/Local/Programs/Python/Python312")
+    assert Path("/p/Python313") in found
+    assert environments.python_folders({}, "win32") == []
+    assert Path("/opt/homebrew/bin") in environments.python_folders({}, "darwin")
+    assert environments.python_folders({"HOME": "/u"}, "linux")[0] == Path("/u/.local/bin")
 
 
 # -- the engine's side, without a runtime

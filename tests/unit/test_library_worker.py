@@ -15,7 +15,8 @@ import pytest
 from tests.gguf_maker import make_gguf
 from tray_app.engine.gguf_cache import Keep, MetadataCache
 from tray_app.engine.library import Library
-from tray_app.engine.scan_worker import Reading, ScanWorker, worker_argv
+from tray_app.engine.scan_worker import Reading, ScanWorker
+from tray_app.self_command import SCAN_WORKER, part_command
 
 WAIT_S = 20.0
 
@@ -78,7 +79,9 @@ def test_it_runs_with_a_memory_limit_and_low_priority(worker: ScanWorker, tmp_pa
 
 def test_it_ends_when_the_engine_is_gone(tmp_path: Path) -> None:
     # A worker whose stdin closes is in the place of one whose engine was killed.
-    process = psutil.Popen(worker_argv(), stdin=-1, stdout=-1, cwd=Path(__file__).parents[2])
+    process = psutil.Popen(
+        part_command(SCAN_WORKER), stdin=-1, stdout=-1, cwd=Path(__file__).parents[2]
+    )
     process.stdin.close()
     assert process.wait(WAIT_S) == 0
     process.stdout.close()

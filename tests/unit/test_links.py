@@ -11,7 +11,7 @@ import pytest
 from tray_app import browse_process, cli_text, link_handler, links, window_drop
 from tray_app.browse_address import Seen, model_of
 from tray_app.engine.downloads.references import parse
-from tray_app.link_handler import ENTRY, MIME, register, with_default
+from tray_app.link_handler import ENTRY, MIME, register, unregister, with_default
 from tray_app.links import Refused, Wish, read
 
 
@@ -173,6 +173,42 @@ def test_on_linux_links_get_a_desktop_entry_and_a_default(tmp_path: Path) -> Non
     assert "Exec=/new/lw" in (tmp_path / "data" / "applications" / ENTRY).read_text()
 
 
+def test_what_was_written_for_links_is_taken_back(tmp_path: Path) -> None:
+    environ = {"XDG_DATA_HOME": str(tmp_path / "data"), "XDG_CONFIG_HOME": str(tmp_path / "config")}
+    assert not unregister("linux", environ, tmp_path)
+    linux(tmp_path)
+    assert unregister("linux", environ, tmp_path)
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+    apps = tmp_path / "config" / "mimeapps.list"
+    kept = "[Default Applications]\ntext/html=x.desktop\n"
+    apps.write_text(kept)
+    linux(tmp_path)
+    assert apps.read_text() != kept
+    assert unregister("linux", environ, tmp_path)
+    assert apps.read_text() == kept
+
+
+def test_a_package_that_has_told_the_system_is_not_told_again(tmp_path: Path) -> None:
+    program = tmp_path / "lib" / "llama-wrangler"
+    program.parent.mkdir()
+    program.write_text("")
+    program.chmod(0o755)
+    link = tmp_path / "bin" / "llama-wrangler"
+    link.parent.mkdir()
+    link.symlink_to(program)
+    entry = tmp_path / "share" / "applications" / ENTRY
+    entry.parent.mkdir(parents=True)
+    entry.write_text(f"[Desktop Entry]\nExec={link} open %u\n")
+    own = {"XDG_DATA_HOME": str(tmp_path / "data"), "XDG_CONFIG_HOME": str(tmp_path / "config")}
+    environ = {**own, "XDG_DATA_DIRS": f"/nowhere:{tmp_path / 'share'}"}
+    assert linux(tmp_path, str(program), "open")  # from before there was a package
+    assert register((str(program), "open"), "linux", environ, tmp_path)
+    assert not register((str(program), "open"), "linux", environ, tmp_path)
+    assert not (tmp_path / "data" / "applications" / ENTRY).exists()
+    other = tmp_path / "other"
+    assert register((str(other), "open"), "linux", environ, tmp_path)
+
+
 def test_what_the_user_has_chosen_for_links_stays(tmp_path: Path) -> None:
     apps = tmp_path / "config" / "mimeapps.list"
     apps.parent.mkdir()
@@ -213,6 +249,11 @@ class Registry:
             raise FileNotFoundError
         return self.values[key, name], 1
 
+    def DeleteKey(self, root: str, key: str) -> None:
+        if not any(name == key for name, _ in self.values):
+            raise FileNotFoundError
+        self.values = {at: value for at, value in self.values.items() if at[0] != key}
+
     def SetValueEx(self, key: str, name: str, _: int, kind: int, value: str) -> None:
         self.values[key, name] = value
 
@@ -226,6 +267,14 @@ def test_on_windows_links_get_a_key_of_the_user() -> None:
     line = registry.values[rf"{key}\shell\open\command", ""]
     assert line == r'"C:\Program Files\lw.exe" "open" "%1"'
     assert not register(command, "win32", {}, Path(), registry)
+
+
+def test_on_windows_the_key_goes_again() -> None:
+    registry: Any = Registry()
+    register((r"C:\lw.exe", "open"), "win32", {}, Path(), registry)
+    assert unregister("win32", {}, Path(), registry)
+    assert registry.values == {}
+    assert not unregister("win32", {}, Path(), registry)
 
 
 def test_on_macos_the_bundle_says_it() -> None:

@@ -315,11 +315,11 @@ PARENT = """
     import threading
     from pathlib import Path
     from tray_app.engine.process import ChildProcess, ChildRegistry, LaunchSpec
-    from tray_app.engine.process_tree import LIFELINE_SCRIPT
+    from tray_app.self_command import LIFELINE, part_command
     registry = ChildRegistry(Path(sys.argv[1])) if sys.argv[1] else None
     lifelines = {
         'none': (),
-        'script': (sys.executable, '-I', '-S', '-c', LIFELINE_SCRIPT, str(os.getpid())),
+        'script': part_command(LIFELINE, str(os.getpid())),
         'default': None,
     }
     child = ChildProcess(

@@ -145,5 +145,9 @@ class EngineUnreachable(EngineError):
     code = "engine_unreachable"
 
 
+class SelfTestFailed(EngineError):
+    code = "self_test_failed"
+
+
 class Cancelled(BaseException):
     """Raised inside a job at its next checkpoint after a cancel: a state, not an error."""

@@ -97,7 +97,7 @@ def without_credentials(url: str) -> str:
 def tls_context() -> ssl.SSLContext:
     """Whom to believe: the user's own CA bundle, else the system's. Raises OSError."""
     bundle = next((os.environ[name] for name in CA_VARIABLES if os.environ.get(name)), None)
-    if bundle is None and ssl.get_default_verify_paths().cafile is None:
+    if bundle is None and not _system_knows_authorities():
         with contextlib.suppress(ImportError):  # python.org's macOS builds come without CAs
             import certifi
 
@@ -105,6 +105,13 @@ def tls_context() -> ssl.SSLContext:
     if bundle is not None and Path(bundle).is_dir():
         return ssl.create_default_context(capath=bundle)
     return ssl.create_default_context(cafile=bundle)  # None: system store, SSL_CERT_FILE
+
+
+def _system_knows_authorities() -> bool:
+    paths = ssl.get_default_verify_paths()
+    # Debian has a folder and no file. One that is empty belongs to no ca-certificates.
+    folder = Path(paths.capath or os.devnull)
+    return bool(paths.cafile) or any(folder.glob("*"))
 
 
 def why_not(exc: Exception) -> str:

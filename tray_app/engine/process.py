@@ -117,7 +117,7 @@ class ChildProcess:
         too, for progress bars. `on_exit` gets the exit status (negative: a signal) on another
         thread, once the whole tree is gone. `registry` records the child under `kind` with
         `marker`, a text in its argv that no other program's has (its socket path).
-        `lifeline` replaces the argv prefix of `find_lifeline`, for a frozen app.
+        `lifeline` replaces the argv prefix of `find_lifeline`.
         """
         self.spec = spec
         self._token = secrets.token_hex(16)

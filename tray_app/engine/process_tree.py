@@ -23,17 +23,10 @@ from typing import Any
 
 import psutil
 
+from tray_app.self_command import LIFELINE, part_command
+
 TOKEN_VARIABLE = "LLAMA_WRANGLER_TREE"
 POLL_S = 0.005
-
-# Run by `python -c` where setpriv is missing: ties this process to its parent, makes sure
-# that the parent did not go in between, and becomes the program. 8 ms against setpriv's 0.8.
-LIFELINE_SCRIPT = (
-    "import ctypes,os,sys\n"
-    "ctypes.CDLL(None).prctl(1,9,0,0,0)\n"
-    "os.getppid()==int(sys.argv[1]) or os._exit(1)\n"
-    "os.execv(sys.argv[2],sys.argv[2:])\n"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +112,7 @@ def find_lifeline() -> tuple[str, ...]:
     """The argv prefix that ties a child to the life of the thread that spawns it.
 
     On Linux PR_SET_PDEATHSIG through util-linux `setpriv` (1.3 ms to start a child against
-    0.6 bare) or our own small wrapper; both exec, so the pid stays the same. Elsewhere
+    0.6 bare) or our own small wrapper (8 ms); both exec, so the pid stays the same. Elsewhere
     empty: a job object does it on Windows, `ChildRegistry` at the next start on macOS.
     """
     if sys.platform != "linux":
@@ -128,9 +121,9 @@ def find_lifeline() -> tuple[str, ...]:
         setpriv = shutil.which("setpriv")
         # busybox and util-linux before 2.33 lack the option: try it.
         prefix = (setpriv or "", "--pdeathsig", "KILL", "--")
-        if setpriv is not None and _works([*prefix, sys.executable, "-I", "-S", "-c", ""]):
+        if setpriv is not None and _works([*prefix, setpriv, "--version"]):
             return prefix
-        return (sys.executable, "-I", "-S", "-c", LIFELINE_SCRIPT, str(os.getpid()))
+        return tuple(part_command(LIFELINE, str(os.getpid())))
 
 
 def _works(argv: list[str]) -> bool:

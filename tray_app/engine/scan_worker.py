@@ -16,8 +16,9 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
+
+from tray_app.self_command import SCAN_WORKER, part_command, source_root
 
 from .errors import BadGguf
 from .gguf import Header, from_record, read_details, to_record
@@ -28,11 +29,6 @@ ADDRESS_SPACE_BYTES = 1 << 30
 TIME_LIMIT_S = 10.0  # for one file: 100 times the slowest real header
 NICENESS = 10
 END_WAIT_S = 2.0
-
-
-def worker_argv() -> tuple[str, ...]:
-    """The command of a worker when run from Python; a frozen app has its own."""
-    return (sys.executable, "-m", "tray_app.engine.scan_worker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +46,7 @@ class ScanWorker:
     def __init__(
         self, argv: Sequence[str] | None = None, time_limit_s: float = TIME_LIMIT_S
     ) -> None:
-        self._argv = tuple(argv or worker_argv())
+        self._argv = tuple(argv or part_command(SCAN_WORKER))
         self._time_limit_s = time_limit_s
         self._lock = threading.Lock()
         self._closed = False
@@ -118,7 +114,7 @@ class ScanWorker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                cwd=_source_root(),
+                cwd=source_root(),
                 creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
             )
             self._process, self._answers = process, queue.SimpleQueue()
@@ -130,12 +126,6 @@ class ScanWorker:
                 daemon=True,
             ).start()
             return process
-
-
-def _source_root() -> Path | None:
-    """Where `-m tray_app…` finds the package, when it is not installed."""
-    root = Path(__file__).resolve().parents[2]
-    return root if root.is_dir() else None
 
 
 def _pump(stream: IO[bytes], answers: queue.SimpleQueue[bytes]) -> None:
@@ -198,7 +188,7 @@ def _limit_self() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE_BYTES, ADDRESS_SPACE_BYTES))
 
 
-def main() -> int:
+def main(words: Sequence[str] = ()) -> int:
     """Answer line by line until stdin ends, which it does when the engine is gone."""
     _limit_self()
     for line in sys.stdin.buffer:

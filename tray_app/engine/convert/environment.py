@@ -23,6 +23,7 @@ from pathlib import Path
 from tray_app.engine.errors import BadRequest, ConversionFailed, EngineError, NotEnoughDisk
 from tray_app.engine.jobs import JobContext
 from tray_app.engine.process import ChildProcess, ChildRegistry, LaunchSpec
+from tray_app.self_command import is_frozen
 
 from .values import ConverterStatus
 
@@ -255,15 +256,35 @@ def find_interpreter(environ: Mapping[str, str] = os.environ) -> Interpreter | N
 
     Blocks for 0.1 s for each one asked.
     """
-    frozen = getattr(sys, "frozen", False)
-    if not frozen and LEAST <= sys.version_info[:2] < MOST:
+    if not is_frozen() and LEAST <= sys.version_info[:2] < MOST:
         return Interpreter(Path(sys.executable), sys.version_info[:2])
+    places = os.pathsep.join((environ.get("PATH", ""), *map(str, python_folders(environ))))
     for name in _CANDIDATES:
-        found = shutil.which(name, path=environ.get("PATH"))
-        version = _version_of(Path(found)) if found else None
-        if found and version is not None and LEAST <= version < MOST:
+        found = shutil.which(name, path=places)
+        if found is None or (sys.platform == "darwin" and found.startswith("/usr/bin/")):
+            continue  # Apple's is 3.9, or a stub that opens a dialog about developer tools
+        version = _version_of(Path(found))
+        if version is not None and LEAST <= version < MOST:
             return Interpreter(Path(found), version)
     return None
+
+
+def python_folders(environ: Mapping[str, str], platform: str = sys.platform) -> list[Path]:
+    """Where installers put a Python that an app started from a desktop has not on its PATH."""
+    if platform == "win32":
+        bases = (environ.get("LOCALAPPDATA", ""), environ.get("PROGRAMFILES", ""))
+        inside = (Path("Programs", "Python"), Path())
+        return [
+            Path(base) / rest / f"Python3{minor}"
+            for base, rest in zip(bases, inside, strict=True)
+            if base
+            for minor in (12, 11, 13, 10)
+        ]
+    local = [Path(environ["HOME"], ".local", "bin")] if environ.get("HOME") else []
+    if platform == "darwin":
+        frameworks = Path("/Library/Frameworks/Python.framework/Versions/Current/bin")
+        return [*local, Path("/opt/homebrew/bin"), Path("/usr/local/bin"), frameworks]
+    return [*local, Path("/usr/local/bin")]
 
 
 def _version_of(python: Path) -> tuple[int, int] | None:
