@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import io
+from typing import Any
+
 import pytest
+import zxingcpp
+from PIL import Image
 
 from tests.e2e import kit
 from tests.e2e.test_page import (
@@ -20,6 +25,13 @@ expect = sync_api.expect
 __all__ = ["browser", "engine", "opened"]
 
 
+def scanned(code: Any) -> str:
+    """What a phone reads from the picture on the screen."""
+    picture = Image.open(io.BytesIO(code.screenshot()))
+    (found,) = zxingcpp.read_barcodes(picture)
+    return str(found.text)
+
+
 def test_sharing_shows_its_key_once_and_the_chat_goes_on(opened: Opened) -> None:
     page = opened.page
     opened.client.call("change_model_settings", model_id=FIRST, changes=kit.GREEDY)
@@ -32,6 +44,13 @@ def test_sharing_shows_its_key_once_and_the_chat_goes_on(opened: Opened) -> None
     assert key.startswith("lw-")
     expect(main.get_by_text(f"ends in {key[-4:]}")).to_be_visible()
     expect(main.locator(".connect-card")).to_contain_text("YOUR-KEY")
+
+    main.get_by_text("QR code for a phone").click()
+    addresses = main.locator(".address code.mono").all_inner_texts()
+    codes = main.locator(".sharing svg.qr-code")
+    read = {scanned(codes.nth(at)) for at in range(codes.count())}
+    assert key in read
+    assert read - {key} == {text for text in addresses if "127.0.0.1" not in text}
 
     page.get_by_role("link", name="Chat").click()
     message = page.get_by_label("Message", exact=True)

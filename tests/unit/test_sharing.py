@@ -13,7 +13,13 @@ import pytest
 from tray_app.access import Access
 from tray_app.engine.errors import BadRequest, SettingsInvalid
 from tray_app.engine.keys import MOST_KEYS, ApiKeys
-from tray_app.engine.sharing import check_host, listen_host, network_addresses, shown_host
+from tray_app.engine.sharing import (
+    check_host,
+    listen_host,
+    network_addresses,
+    qr_code,
+    shown_host,
+)
 from tray_app.http_wire import BadWire, Request
 
 LAN = "192.168.1.20"
@@ -197,3 +203,11 @@ def test_programs_here_may_be_let_in_without_a_key_but_no_rebound_page(keys: Api
     refused(access, asked(), LAN)
     refused(access, asked(("host", "evil.example:7070")), "127.0.0.1")
     refused(access, asked(), "")
+
+
+def test_a_qr_code_is_a_square_of_dark_and_light_with_its_three_corners() -> None:
+    rows = qr_code("https://192.168.1.5:7070/v1")
+    assert {len(row) for row in rows} == {len(rows)}
+    assert set("".join(rows)) == {"0", "1"}
+    for corner in (rows[0][:7], rows[0][-7:], rows[-1][:7]):  # the finder patterns
+        assert corner == "1111111"

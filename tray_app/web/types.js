@@ -388,7 +388,9 @@ export {};
 /**
  * @typedef {object} Sharing
  * @property {boolean} on
- * @property {{interface: string, url: string}[]} addresses
+ * @property {boolean} secured by TLS
+ * @property {{interface: string, url: string, code: string[]}[]} addresses `code`: its QR code, "1" is dark
  * @property {{name: string, ending: string, created_at: number}[]} keys
  * @property {{name: string, key: string} | null} new_key told once
+ * @property {string[]} key_code the QR code of it
  */

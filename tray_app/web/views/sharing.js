@@ -2,16 +2,17 @@
 /** Sharing on the network: the switch, the addresses there, and the keys that open the server. */
 
 import { html, useEffect, useState } from '../html.js';
-import { run } from '../actions.js';
+import { attempt, run, toast } from '../actions.js';
 import { gateway, settings } from '../store.js';
 import { Field, Switch } from '../components/fields.js';
+import { QrCode } from '../components/qr-code.js';
 import { Ago, Callout, Card, CodeBlock, CopyButton } from '../components/ui.js';
 
 /** @typedef {import('../types.js').Sharing} Sharing */
 
 export function SharingCard() {
   const [told, setTold] = useState(/** @type {Sharing | null} */ (null));
-  const [fresh, setFresh] = useState(/** @type {{name: string, key: string} | null} */ (null));
+  const [fresh, setFresh] = useState(/** @type {{name: string, key: string, code: string[]} | null} */ (null));
   const [name, setName] = useState('');
   const [busy, setBusy] = useState(false);
   const door = gateway.value;
@@ -23,7 +24,7 @@ export function SharingCard() {
     setBusy(false);
     if (!result.ok) return false;
     setTold(result.value);
-    if (result.value.new_key) setFresh(result.value.new_key);
+    if (result.value.new_key) setFresh({ ...result.value.new_key, code: result.value.key_code });
     return true;
   }
   // Others may share too: the tray, the command line.
@@ -44,8 +45,17 @@ export function SharingCard() {
         <ul class="addresses">${told.addresses.map((each) => html`
           <li key=${each.url} class="address"><span class="muted">${each.interface}</span>
             <code class="mono">${each.url}</code><${CopyButton} text=${each.url} label="Copy address" /></li>`)}</ul>
+        ${told.addresses.length > 0 && html`
+          <details class="more"><summary>QR code for a phone</summary>
+            <div class="qr-codes">${told.addresses.map((each) => html`
+              <figure key=${each.url}><${QrCode} rows=${each.code} label=${`QR code of ${each.url}`} /><figcaption class="muted">${each.interface}</figcaption></figure>`)}
+              ${fresh?.code.length && html`
+              <figure><${QrCode} rows=${fresh.code} label=${`QR code of the key ${fresh.name}`} /><figcaption class="muted">the key</figcaption></figure>`}
+            </div></details>`}
         ${!told.addresses.length && html`<p class="muted">This computer is in no network now.</p>`}
-        <p class="muted hint">What is sent is not encrypted: share in networks you trust.</p>`}
+        <p class="muted hint">${told.secured ? 'What is sent is encrypted with your certificate; on this computer http:// goes on.'
+          : 'What is sent is not encrypted: share in networks you trust, or give a certificate.'}</p>`}
+      <${Certificate} onChange=${() => ask('sharing')} />
       ${fresh && html`
         <${Callout} tone="warn" message=${`This is “${fresh.name}”. It is shown only once: copy it now.`} />
         <${CodeBlock} text=${fresh.key} label="API key" />`}
@@ -62,4 +72,32 @@ export function SharingCard() {
         <button type="submit" class="button" disabled=${busy || !name.trim()}>Make a key</button>
       </form>
     <//>`;
+}
+
+/** The files of a TLS certificate, saved together because each needs the other. @param {{onChange: () => void}} props */
+function Certificate({ onChange }) {
+  const { tls_certificate: certificate = null, tls_key: key = null } = settings.value.server ?? {};
+  const [form, setForm] = useState({ certificate: certificate ?? '', key: key ?? '' });
+  const [error, setError] = useState(/** @type {any} */ (null));
+  useEffect(() => setForm({ certificate: certificate ?? '', key: key ?? '' }), [certificate, key]);
+  const changed = form.certificate !== (certificate ?? '') || form.key !== (key ?? '');
+
+  /** @param {Event} event */
+  async function save(event) {
+    event.preventDefault();
+    const changes = { 'server.tls_certificate': form.certificate.trim() || null, 'server.tls_key': form.key.trim() || null };
+    const result = await attempt('change_settings', { changes }, 'server.tls_certificate');
+    setError(result.ok ? null : result.error);
+    if (result.ok) toast('ok', 'Saved.');
+    onChange();
+  }
+  return html`
+    <details class="more" open=${Boolean(certificate)}><summary>Certificate for https</summary>
+      <form class="certificate" onSubmit=${save}>
+        <${Field} label="Certificate" mono value=${form.certificate} placeholder="a PEM file" error=${error && { message: error.message, remedy: error.remedy }}
+          onInput=${(/** @type {string} */ text) => setForm({ ...form, certificate: text })} />
+        <${Field} label="Its private key" mono value=${form.key} placeholder="in the same file" onInput=${(/** @type {string} */ text) => setForm({ ...form, key: text })} />
+        <button type="submit" class="button" disabled=${!changed}>Use it</button>
+      </form>
+    </details>`;
 }
