@@ -163,6 +163,12 @@ def test_what_sees_comes_with_its_projector(
     Client.connect(product.home).call("keep_running", mode="serve")
     status, answer = product.chat(models["Q8_0"]["id"])
     assert status == 200, answer
+    Client.connect(product.home).call(
+        "change_model_settings",
+        model_id=models["F16"]["id"],
+        changes={"mmproj_path": models["Q8_0"]["mmproj_path"]},
+    )
+    assert product.chat(models["F16"]["id"])[0] == 200
     picture = io.BytesIO()
     Image.new("RGB", (64, 64), "red").save(picture, "PNG")
     seer = models["Q8_0"]["id"]

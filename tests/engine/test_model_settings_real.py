@@ -92,6 +92,7 @@ def test_what_the_runtime_does_not_know_is_refused_and_nothing_is_changed(
         ({"threads": 2, "extra_args": ["--flash-atn", "on"]}, "--flash-atn, which"),
         ({"threads": 2, "draft_model": "nobody/nothing"}, "neither a model of the library"),
         ({"threads": 2, "draft_model": FIRST}, "is the model itself"),
+        ({"threads": 2, "mmproj_path": "/nowhere/mmproj.gguf"}, "which is no file"),
     ):
         with pytest.raises(ClientError, match=said):
             set_up(client, FIRST, changes)

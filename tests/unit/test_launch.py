@@ -89,6 +89,9 @@ def test_a_projector_and_an_embedding_model_get_what_they_need() -> None:
     projector = Path("/models/mmproj.gguf")
     assert after(argv(mmproj_path=projector), "--mmproj") == str(projector)
     assert "--mmproj" not in argv(ModelSettings(mmproj=False), mmproj_path=projector)
+    chosen = ModelSettings(mmproj_path="/other/mmproj-BF16.gguf")
+    assert after(argv(chosen, mmproj_path=projector), "--mmproj") == "/other/mmproj-BF16.gguf"
+    assert after(argv(chosen), "--mmproj") == "/other/mmproj-BF16.gguf"
     assert "--embeddings" in argv(kind=ModelKind.EMBEDDING)
 
 

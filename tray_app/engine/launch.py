@@ -97,20 +97,30 @@ def computing_arguments(settings: ModelSettings) -> list[str]:
     return words
 
 
+def projector_of(settings: ModelSettings, model: Model) -> Path | None:
+    """The projector it is loaded with: the one that was chosen, or the one beside it."""
+    if not settings.mmproj:
+        return None
+    chosen = settings.mmproj_path
+    return Path(chosen).expanduser() if chosen is not None else model.mmproj_path
+
+
 def files_beside(
     settings: ModelSettings, model: Model, draft_path: Path | None = None
 ) -> list[Path]:
     """The further files that are loaded with the model: projector, draft model, adapters."""
-    projector = [model.mmproj_path] if settings.mmproj and model.mmproj_path is not None else []
+    projector = projector_of(settings, model)
+    eyes = [projector] if projector is not None else []
     draft = [draft_path] if draft_path is not None else []
-    return [*projector, *draft, *map(Path, settings.lora)]
+    return [*eyes, *draft, *map(Path, settings.lora)]
 
 
 def _file_arguments(settings: ModelSettings, model: Model, draft_path: Path | None) -> list[str]:
     """The arguments that name these files."""
     words: list[str] = []
-    if settings.mmproj and model.mmproj_path is not None:
-        words += ["--mmproj", str(model.mmproj_path)]
+    projector = projector_of(settings, model)
+    if projector is not None:
+        words += ["--mmproj", str(projector)]
     if draft_path is not None:
         words += ["--model-draft", str(draft_path)]
     for path, scale in settings.lora.items():

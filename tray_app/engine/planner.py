@@ -84,6 +84,14 @@ class Planner:
         Raises SettingsInvalid, RuntimeMissing. While no runtime is known, nothing is refused.
         """
         self.draft_path(model, settings)
+        if (
+            settings.mmproj_path is not None
+            and not Path(settings.mmproj_path).expanduser().is_file()
+        ):
+            raise SettingsInvalid(
+                f"models.{model.id}.mmproj_path is {settings.mmproj_path!r}, which is no file.",
+                "Choose a projector of this model's family, or clear the setting.",
+            )
         if settings.runtime is not None or self._engine.runtime.ready:
             self._check_arguments(model, settings, self._engine.runtime.require(settings.runtime))
 

@@ -166,6 +166,7 @@ CHECKS: dict[tuple[type, str], Callable[[str, Any], None]] = {
     (ModelSettings, "flash_attention"): _one_of("on", "off", "auto"),
     (ModelSettings, "idle_unload_s"): _range(0, 30 * 86_400, "seconds"),
     (ModelSettings, "draft_model"): _one_line,
+    (ModelSettings, "mmproj_path"): _one_line,
     (ModelSettings, "lora"): _lora,
     (ModelSettings, "temperature"): _range(0, 100, ""),
     (ModelSettings, "top_p"): _range(0, 1, ""),

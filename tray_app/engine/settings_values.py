@@ -85,7 +85,8 @@ class ModelSettings:
     pinned: bool = False  # stays in memory
     never_keep: bool = False  # leaves memory as soon as nobody uses it
     idle_unload_s: int | None = None  # its own time; 0: never
-    mmproj: bool = True  # use the paired projector
+    mmproj: bool = True  # use a projector: the paired one, or the next
+    mmproj_path: str | None = None  # of another projector than the paired one
     draft_model: str | None = None  # id or path of a small model for speculative decoding
     lora: Mapping[str, float] = field(default_factory=dict)  # path of an adapter -> scale
     temperature: float | None = None  # sampling: defaults for requests that do not say

@@ -51,6 +51,7 @@ export const EXPERT = [
   { key: 'batch_size', label: 'Batch', kind: 'number', unit: 'tokens' },
   { key: 'ubatch_size', label: 'Physical batch', kind: 'number', unit: 'tokens', hint: 'Larger reads prompts faster and takes more memory.' },
   { key: 'draft_model', label: 'Draft model', kind: 'draft', hint: 'A small model of the same family that guesses ahead: faster, the same answers.' },
+  { key: 'mmproj_path', label: 'Projector', kind: 'text', empty: 'the one beside it', hint: 'A file (mmproj) with which it reads images.' },
   { key: 'lora', label: 'LoRA adapters', kind: 'adapters', hint: 'One file a line; a scale may follow after “ = ”.' },
 ];
 

@@ -63,7 +63,7 @@ export function ModelSettings({ model }) {
     <form class="form" onSubmit=${save} noValidate>
       <div class="form-pair">${fields(MEMORY)}${fields(KEEPING)}</div>
       <${Switch} label="Leave memory as soon as nobody uses it" checked=${form.never_keep} onChange=${set('never_keep')} />
-      ${model.mmproj_path && html`<${Switch} label="Read images with its projector" checked=${form.mmproj} onChange=${set('mmproj')} />`}
+      ${(model.mmproj_path || before.mmproj_path) && html`<${Switch} label="Read images with its projector" checked=${form.mmproj} onChange=${set('mmproj')} />`}
       <${Field} label="System prompt" hint="Offered by the chat page." multiline value=${form.system_prompt}
         onInput=${set('system_prompt')} error=${fieldError(error, 'system_prompt')} />
       <details class="more" open=${used(ANSWERS)}><summary>How it answers</summary><div class="form-pair">${fields(ANSWERS)}</div></details>
