@@ -46,6 +46,7 @@ class FakeLease:
     socket_path: str | None
     died: asyncio.Future[ErrorView]
     host_port: tuple[str, int] | None = None
+    headers: dict[str, str] = field(default_factory=dict)
     wait_s: float = 0.0
     releases: int = 0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from .engine.errors import ErrorView
@@ -19,6 +19,8 @@ class Lease(Protocol):
     def socket_path(self) -> str | None: ...
     @property
     def host_port(self) -> tuple[str, int] | None: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
     @property
     def wait_s(self) -> float: ...
     @property

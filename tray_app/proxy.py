@@ -177,7 +177,7 @@ class Exchange:
 
     async def _connect(self, lease: Lease) -> Upstream:
         loop = asyncio.get_running_loop()
-        request = (self._upstream_head(), self._request.body)
+        request = (self._upstream_head(lease), self._request.body)
 
         def protocol() -> Upstream:
             head_only = self._request.method == b"HEAD"
@@ -193,7 +193,7 @@ class Exchange:
             _, upstream = await loop.create_connection(protocol, host, port)
         return upstream
 
-    def _upstream_head(self) -> bytes:
+    def _upstream_head(self, lease: Lease) -> bytes:
         request = self._request
         named = {
             token.strip().lower()
@@ -202,6 +202,7 @@ class Exchange:
         }
         lines = [b"%s %s HTTP/1.1" % (request.method, request.origin_form)]
         lines += [b"Host: localhost", b"Connection: close"]
+        lines += [f"{name}: {value}".encode() for name, value in lease.headers.items()]
         lines += [
             b"%s: %s" % (key, value)
             for key, value in request.headers

@@ -12,9 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import psutil
 import pytest
 
-from tests.gateway_kit import Client, FakeBackend, Got, chat, request, run, until
+from tests.gateway_kit import Client, FakeBackend, FakeLease, Got, chat, request, run, until
+from tray_app.engine.child_question import ask_child
+from tray_app.engine.launch import Endpoint
+from tray_app.engine.llama_server import ServerChild, free_endpoint
 from tray_app.gateway import Gateway
 
 MODEL = "org/active:Q4"
@@ -203,5 +207,66 @@ def test_a_client_that_goes_away_stops_the_generation(child: str) -> None:
                 while await busy_slots(r):
                     await asyncio.sleep(0.01)
             await until(lambda: any(rec.status == 499 for rec in r.backend.records))
+
+    run(test())
+
+
+def test_a_child_on_a_port_answers_the_engine_alone(
+    llama_server: Path, smollm2: Path, free_port: int, tmp_path: Path, home: Path
+) -> None:
+    """As on Windows, where a child has a port; a key of the user's own shuts none out."""
+
+    async def test() -> None:
+        endpoint = Endpoint(port=free_port, key="only-ours")
+        argv = [str(llama_server), "-m", str(smollm2), "--host", "127.0.0.1"]
+        argv += ["--port", str(free_port), "-c", "512", "-fit", "off", "--slots", "--metrics"]
+        child = ServerChild(tuple(argv), endpoint, tmp_path / "child.log")
+        try:
+            assert await child.wait_ready()
+            words = " ".join(psutil.Process(child.pid).cmdline())
+            assert "only-ours" not in words
+            assert await ask_child(endpoint, "/slots") is not None
+            assert await ask_child(Endpoint(port=free_port), "/slots") is None
+            other = Client(*await asyncio.open_connection("127.0.0.1", free_port))
+            other.send(chat(messages=ASKED))
+            assert (await other.answer()).status == 401
+            other.close()
+            async with real("") as r:
+                lease = FakeLease(MODEL, None, child.died, ("127.0.0.1", free_port))
+                lease.headers = endpoint.headers
+                monkey = pytest.MonkeyPatch()
+                monkey.setattr(r.backend, "acquire", lambda *_: _at_once(lease))
+                answer = await r.openai.chat.completions.create(
+                    model=MODEL, messages=ASKED, max_tokens=4
+                )
+                assert answer.choices[0].message.content
+                monkey.undo()
+        finally:
+            await child.stop(2)
+        assert "only-ours" not in (tmp_path / "child.log").read_text(encoding="utf-8")
+
+    run(test())
+
+
+async def _at_once(lease: FakeLease) -> FakeLease:
+    return lease
+
+
+def test_a_key_in_the_users_environment_does_not_shut_a_child_on_a_socket(
+    llama_server: Path, smollm2: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAMA_API_KEY", "the-users")
+
+    async def test() -> None:
+        with tempfile.TemporaryDirectory(prefix="lw", dir="/tmp") as folder:
+            endpoint = free_endpoint(Path(folder))
+            argv = [str(llama_server), "-m", str(smollm2), "--host", str(endpoint.socket_path)]
+            argv += ["-c", "512", "-fit", "off", "--slots"]
+            child = ServerChild(tuple(argv), endpoint, tmp_path / "child.log")
+            try:
+                assert await child.wait_ready()
+                assert await ask_child(endpoint, "/slots") is not None
+            finally:
+                await child.stop(2)
 
     run(test())

@@ -45,7 +45,7 @@ async def ask_child(
         async with asyncio.timeout(timeout_s):
             reader, writer = await _connect(endpoint)
             try:
-                writer.write(_request(path, body))
+                writer.write(_request(endpoint, path, body))
                 return await _read(reader, most_bytes)
             finally:
                 writer.close()
@@ -53,9 +53,10 @@ async def ask_child(
         return None
 
 
-def _request(path: str, body: bytes | None) -> bytes:
+def _request(endpoint: Endpoint, path: str, body: bytes | None) -> bytes:
     lines = [b"%s %s HTTP/1.1" % (b"GET" if body is None else b"POST", path.encode("ascii"))]
     lines += [b"Host: localhost", b"Connection: close"]
+    lines += [f"{name}: {value}".encode() for name, value in endpoint.headers.items()]
     if body is not None:
         lines += [b"Content-Type: application/json", b"Content-Length: %d" % len(body)]
     return b"\r\n".join(lines) + b"\r\n\r\n" + (body or b"")

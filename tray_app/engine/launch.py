@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .settings import ModelSettings
@@ -13,10 +13,28 @@ from .values import Model, ModelKind, Runtime
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where one llama-server listens: a unix socket, or a loopback port on Windows."""
+    """Where one llama-server listens: a unix socket, or a loopback port on Windows.
+
+    A socket is this user's alone; a port is every program's, so that it asks for a key that only
+    the engine knows.
+    """
 
     socket_path: Path | None = None
     port: int | None = None
+    key: str = field(default="", repr=False)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What each request to it carries."""
+        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
+
+    @property
+    def environment(self) -> dict[str, str | None]:
+        """How its llama-server learns the key: an argument would show in the list of processes.
+
+        A key that the user has set for servers of their own would shut ours.
+        """
+        return {"LLAMA_API_KEY": self.key or None}
 
     @property
     def marker(self) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 import os
+import secrets
 import socket
 import sys
 import time
@@ -47,7 +48,7 @@ def free_endpoint(folder: Path) -> Endpoint:
     if sys.platform == "win32":
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            return Endpoint(port=probe.getsockname()[1])
+            return Endpoint(port=probe.getsockname()[1], key=secrets.token_urlsafe(24))
     while True:
         path = folder / f"m{next(_numbers)}.sock"
         # A socket file stays behind a killed child and would stop the next one's bind.
@@ -79,7 +80,11 @@ class ServerChild:
         self.ended: asyncio.Future[Ended] = self._loop.create_future()
         self._log_start = log_path.stat().st_size if log_path.exists() else 0
         self.process = ChildProcess(
-            LaunchSpec(argv=argv, env=launch.environment(os.environ), log_path=log_path),
+            LaunchSpec(
+                argv=argv,
+                env={**launch.environment(os.environ), **endpoint.environment},
+                log_path=log_path,
+            ),
             on_exit=self._exited,
             registry=registry,
             kind="llama-server",

@@ -39,10 +39,10 @@ DRAIN_S = 0.5  # for output still in the pipe when the first process has ended
 
 @dataclass(frozen=True, slots=True)
 class LaunchSpec:
-    """What will run: a pure value. `env` holds additions to our own environment."""
+    """What will run: a pure value. `env` changes our own environment; None takes a word out."""
 
     argv: tuple[str, ...]
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str | None] = field(default_factory=dict)
     cwd: Path | None = None
     log_path: Path | None = None  # stdout and stderr are appended here
 
@@ -197,7 +197,7 @@ class ChildProcess:
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=self.spec.cwd,
-            env={**os.environ, **self.spec.env, TOKEN_VARIABLE: self._token},
+            env=self._environment(),
             **flags,
         )
         if sys.platform == "win32":
@@ -205,6 +205,10 @@ class ChildProcess:
             self._job.adopt(int(popen._handle))
             psutil.Process(popen.pid).resume()
         return cast("subprocess.Popen[bytes]", popen)
+
+    def _environment(self) -> dict[str, str]:
+        wished = {**os.environ, **self.spec.env, TOKEN_VARIABLE: self._token}
+        return {name: value for name, value in wished.items() if value is not None}
 
     def _unless_reaped(self, act: Callable[[], None]) -> None:
         with self._reaping:  # after it the pid may be a stranger's
@@ -288,7 +292,7 @@ def _opened_output(spec: LaunchSpec, reader: OutputReader | None) -> Iterator[in
         os.close(descriptor)
 
 
-def _resolve(program: str, env: Mapping[str, str]) -> str:
+def _resolve(program: str, env: Mapping[str, str | None]) -> str:
     """The absolute path of `program`: the lifeline would hide that it is missing."""
     found = shutil.which(program, path=env.get("PATH"))
     if found is None:

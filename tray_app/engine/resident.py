@@ -68,6 +68,7 @@ class Lease:
         self.model_id = resident.model_id
         path = child.endpoint.socket_path
         self.socket_path = str(path) if path else None
+        self.headers = child.endpoint.headers
         self.host_port = ("127.0.0.1", child.endpoint.port) if child.endpoint.port else None
         self.wait_s = wait_s
         self.died = child.died

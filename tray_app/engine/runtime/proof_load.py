@@ -80,7 +80,7 @@ def try_load(
     words = (*_arguments(server, model, gpu_layers, endpoint), *trial.more)
     if trial.embedding:
         words = (*words, "--embedding")
-    spec = LaunchSpec(words, log_path=log_path)
+    spec = LaunchSpec(words, endpoint.environment, log_path=log_path)
     started = time.monotonic()
     with ChildProcess(
         spec, on_line=lines.append, registry=registry, kind="proof", marker=endpoint.marker
@@ -190,6 +190,7 @@ def _ask(
     try:
         connection.sock = _connected(endpoint, timeout_s)
         headers = {"Content-Type": "application/json"} if body else {}
+        headers |= endpoint.headers
         connection.request(method, path, body, headers)
         answer = connection.getresponse()
         return answer.status, answer.read(MAX_ANSWER_BYTES)
