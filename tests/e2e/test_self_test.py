@@ -6,19 +6,20 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.kit import ROOT, app
+from tests.e2e.kit import ROOT
 
 NO_DISPLAY = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")}
 
 
 def run(*words: str, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        app("--self-test", *words),
+        [sys.executable, "-m", "tray_app", "--self-test", *words],
         env=environ,
         cwd=ROOT,
         capture_output=True,
