@@ -33,9 +33,9 @@ def packages(files: set[str]) -> Iterator[dict[str, Any]]:
     for found in sorted(importlib.metadata.distributions(), key=lambda d: d.name.lower()):
         if found.name.startswith("llama-wrangler"):
             continue
-        own = {str(found.locate_file(path)) for path in found.files or ()}
-        # The build strips extension modules, so that their path is another.
-        if not any(path in files for path in own if not path.endswith((".so", "METADATA"))):
+        own = [path for path in found.files or () if path.suffix in (".py", ".so", ".pyd", ".pem")]
+        # Extension modules are told by their place in the build: stripped, they lie elsewhere.
+        if not any(str(path) in files or str(found.locate_file(path)) in files for path in own):
             continue
         name = re.sub(r"[-_.]+", "-", found.name).lower()
         yield component(name, found.version, f"pkg:pypi/{name}@{found.version}", licence(found))

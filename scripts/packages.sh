@@ -16,7 +16,7 @@ RUN_PACKAGES=(
 # shellcheck disable=SC2034
 PACKAGE_PACKAGES=(
   # strip; the AppImage's file system; a clean root to try the .deb in
-  binutils squashfs-tools debootstrap
+  binutils dpkg-dev squashfs-tools debootstrap debian-archive-keyring
   # what says whether the desktop entry and the metainfo are right
   desktop-file-utils appstream
   # a display to try the build on

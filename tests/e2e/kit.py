@@ -9,7 +9,6 @@ import os
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -24,6 +23,7 @@ import pytest
 import tomli_w
 
 from tests import parts
+from tests.product import command
 from tray_app.client import Client, ClientError
 
 ROOT = Path(__file__).parents[2]
@@ -104,9 +104,8 @@ def temporary_home(
 
 
 def app(*words: str) -> list[str]:
-    """The command line of the product: of the frozen build that LLAMA_WRANGLER_FROZEN names."""
-    frozen = os.environ.get("LLAMA_WRANGLER_FROZEN")
-    return [frozen, *words] if frozen else [sys.executable, "-m", "tray_app", *words]
+    """The command line of the product."""
+    return command(*words)
 
 
 @contextmanager
@@ -114,7 +113,7 @@ def running(
     *words: str, environ: Mapping[str, str] | None = None, **options: Any
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process of the product, asked to end and then reaped at the end of the block."""
-    process = subprocess.Popen(app(*words), cwd=ROOT, env=environ, **options)
+    process = subprocess.Popen(command(*words), cwd=ROOT, env=environ, **options)
     try:
         yield process
     finally:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.kit import ROOT, app
+from tests.e2e.kit import ROOT
 
 NO_DISPLAY = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY")}
 
 
 def run(*words: str, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        app("--self-test", *words),
+        [sys.executable, "-m", "tray_app", "--self-test", *words],
         env=environ,
         cwd=ROOT,
         capture_output=True,
@@ -76,28 +76,3 @@ def test_a_file_that_is_not_there_is_a_wrong_command_line(tmp_path: Path) -> Non
     done = run("--model", str(tmp_path / "no.gguf"), environ=NO_DISPLAY)
     assert done.returncode == 2
     assert "There is no file" in done.stderr
-
-
-@pytest.mark.e2e
-@pytest.mark.skipif(
-    not os.environ.get("LLAMA_WRANGLER_FROZEN"),
-    reason="LLAMA_WRANGLER_FROZEN names no frozen build (`make package` does)",
-)
-def test_a_frozen_build_passes_too(
-    display: dict[str, str], llama_server: Path, smollm2: Path, tmp_path: Path
-) -> None:
-    program = os.environ["LLAMA_WRANGLER_FROZEN"]
-    words = ["--self-test", "--model", str(smollm2), "--llama-server", str(llama_server)]
-    bare = {k: v for k, v in display.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    done = subprocess.run(
-        [program, *words],
-        env={**bare, "PATH": "/usr/bin:/bin"},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=150,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert ", a frozen build, " in done.stdout
-    assert shutil.which("python3", path=str(Path(program).parent)) is None

@@ -19,8 +19,8 @@ import psutil
 import pytest
 
 from tests import parts
-from tests.e2e import kit
 from tests.e2e.sni_host import Entry, TrayHost, private_session, wait_until
+from tests.product import command
 from tests.tray_kit import StandInEngine, model, snapshot, stand_in_engine, status
 from tray_app.client import Client, read_address
 from tray_app.engine.values import ModelState, ServerState
@@ -62,7 +62,7 @@ def engine(home: Path) -> Iterator[StandInEngine]:
 def started(environ: dict[str, str], *words: str) -> Iterator[subprocess.Popen[str]]:
     """A tray process; killed with its window if the test has not ended it."""
     process = subprocess.Popen(
-        kit.app("tray", *words),
+        command("tray", *words),
         env=environ,
         cwd=ROOT,
         stderr=subprocess.PIPE,

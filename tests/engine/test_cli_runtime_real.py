@@ -10,7 +10,6 @@ import pty
 import shutil
 import signal
 import subprocess
-import sys
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from typing import Any
 import pytest
 
 from tests.engine.test_engine_real import ROOT, SECOND, Product, product
+from tests.product import command
 from tests.runtime_kit import scripted_server
 from tests.unit.engine_kit import wait_until
 from tray_app.engine.runtime.probe import probe
@@ -267,7 +267,7 @@ def test_ctrl_c_on_a_terminal_cancels_the_job_and_leaves_nothing(
     before = active(here)
     feed.stall = True
     screen, terminal = pty.openpty()
-    words = [sys.executable, "-m", "tray_app", "runtime", "install", "--backend", "cpu"]
+    words = command("runtime", "install", "--backend", "cpu")
     with subprocess.Popen(
         words, stdout=terminal, stderr=terminal, stdin=subprocess.DEVNULL, cwd=ROOT
     ) as process:
@@ -303,7 +303,7 @@ def test_an_installation_goes_on_without_its_terminal_and_the_engine_waits_for_i
     here.start("once", "--alone-s", "0.5")
     engine = here.started[0]
     feed.stall = True
-    words = [sys.executable, "-m", "tray_app", "runtime", "install", "--backend", "cpu"]
+    words = command("runtime", "install", "--backend", "cpu")
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, cwd=ROOT) as process:
         assert feed.stalled.wait(START_S)
         process.kill()

@@ -9,7 +9,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 import tomli_w
 
 from tests import parts
+from tests.product import command
 from tests.unit.engine_kit import wait_until
 from tray_app.client import ALREADY_RUNNING, Client, ClientError
 from tray_app.engine.process_tree import is_running
@@ -40,7 +40,7 @@ class Product:
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """A verb of the command line, to its end."""
         return subprocess.run(
-            [sys.executable, "-m", "tray_app", *words],
+            command(*words),
             capture_output=True,
             text=True,
             cwd=ROOT,
@@ -56,7 +56,7 @@ class Product:
     def start(self, mode: str = "serve", *more: str) -> Client:
         """An engine process of our own, answering."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "tray_app", "engine", "--mode", mode, *more],
+            command("engine", "--mode", mode, *more),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -305,7 +305,7 @@ def test_a_second_engine_is_refused(product: Product) -> None:
 
 
 def test_verbs_at_the_same_time_share_one_engine(product: Product) -> None:
-    words = [sys.executable, "-m", "tray_app", "list", "--json"]
+    words = command("list", "--json")
     running = [
         subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT, text=True)
         for _ in range(3)
