@@ -1,8 +1,8 @@
 """What the gateway costs: a llama-server asked directly and through it, in alternation.
 
-    LLAMA_WRANGLER_LLAMA_SERVER=... python -m tests.benchmarks.bench_gateway [--rounds 15]
+    python -m tests.benchmarks.bench_gateway [scripted|stutter|llama] [--rounds 15]
 
-Then whether a stream stutters while its process scans and downloads (`stutter` alone: that only).
+And whether a stream stutters while its process scans and downloads.
 Gateway, scripted upstream and llama-server are processes of their own; the client is one raw
 asyncio client for both ways. Ratios are medians over rounds; the order changes every round.
 """
@@ -12,12 +12,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from tests.benchmarks import stutter
 from tests.benchmarks.kit import Address
 from tests.benchmarks.stream_reader import Run, ask
 from tests.gateway_kit import SSE_HEAD, FakeBackend, as_chunk, read_request
+from tray_app.engine import launch
 from tray_app.gateway import Gateway
 
 EVENT = as_chunk(
@@ -79,10 +81,12 @@ async def serve_script(socket_path: str) -> None:
 
 
 @contextlib.contextmanager
-def process(*argv: str, talks: bool = True) -> Iterator[tuple[psutil.Process, str]]:
+def process(
+    *argv: str, talks: bool = True, env: Mapping[str, str] | None = None
+) -> Iterator[tuple[psutil.Process, str]]:
     """A child and its first line."""
     out = subprocess.PIPE if talks else subprocess.DEVNULL
-    child = subprocess.Popen(argv, stdout=out, stderr=subprocess.DEVNULL, text=True)
+    child = subprocess.Popen(argv, stdout=out, stderr=subprocess.DEVNULL, text=True, env=env)
     try:
         line = child.stdout.readline() if child.stdout else ""
         yield psutil.Process(child.pid), line.strip()
@@ -103,7 +107,10 @@ def own(
 async def llama(server: Path, model: Path, socket_path: str, threads: int) -> AsyncIterator[None]:
     most = str(max(STREAMS))
     argv = [str(server), "-m", str(model), "--host", socket_path, "-c", "16384", "-np", most]
-    with process(*argv, "-t", str(threads), "-fit", "off", talks=False):
+    # As the product starts it: with OpenMP's default of 300,000 looks before an idle thread
+    # sleeps, whatever else runs on its core costs the model dearly, a gateway or a client.
+    environ = {**os.environ, **launch.environment(os.environ)}
+    with process(*argv, "-t", str(threads), "-fit", "off", talks=False, env=environ):
         for _ in range(600):
             with contextlib.suppress(OSError, ConnectionError):
                 run = await ask(socket_path, "/v1/chat/completions", chat(1))
@@ -186,9 +193,12 @@ async def compare(
 
             async def rate(address: Address, path: str = path, count: int = count) -> float:
                 nonlocal cpu, chunks
+                fewer = (
+                    {**body, "max_tokens": TOKENS if count < 32 else TOKENS // 2} if body else body
+                )
                 before = sum(gateway_process.cpu_times()[:2])
                 start = time.perf_counter()
-                runs = await streams(address, count, path, body)
+                runs = await streams(address, count, path, fewer)
                 wall = time.perf_counter() - start
                 if address == gateway:
                     cpu += sum(gateway_process.cpu_times()[:2]) - before
@@ -210,9 +220,9 @@ def met(goal: bool) -> str:
     return "(met)" if goal else "(MISSED)"
 
 
-async def bench(rounds: int, threads: int) -> None:
+async def scripted(rounds: int) -> None:
     with tempfile.TemporaryDirectory(prefix="lw") as folder:
-        script, real = f"{folder}/s.sock", f"{folder}/m.sock"
+        script = f"{folder}/s.sock"
         with own("script", script), own("gateway", script) as (gateway, port):
             idle = gateway.memory_info().rss
             await compare(
@@ -220,26 +230,29 @@ async def bench(rounds: int, threads: int) -> None:
             )
             grown = gateway.memory_info().rss
             print(f"gateway process: {idle / 2**20:.1f} MiB idle, {grown / 2**20:.1f} MiB after")
-            await stutter.measure(script)
-        async with llama(parts.llama_server(), parts.smollm2(), real, threads):
-            with own("gateway", real) as (gateway, port):
-                path = "/v1/chat/completions"
-                await compare(
-                    "llama-server", rounds, real, int(port), chat(TOKENS), path, (path,), gateway
-                )
 
 
-async def stutter_alone() -> None:
+async def stuttering() -> None:
     with tempfile.TemporaryDirectory(prefix="lw") as folder, own("script", f"{folder}/s.sock"):
         await stutter.measure(f"{folder}/s.sock")
 
 
-ROLES = ("bench", "gateway", "script", "stutter")
+async def real(rounds: int, threads: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="lw") as folder:
+        socket_path = f"{folder}/m.sock"
+        async with llama(parts.llama_server(), parts.smollm2(), socket_path, threads):
+            with own("gateway", socket_path) as (gateway, port):
+                path = "/v1/chat/completions"
+                args = (rounds, socket_path, int(port), chat(TOKENS), path, (path,), gateway)
+                await compare("llama-server", *args)
+
+
+ROLES = ("all", "scripted", "stutter", "llama", "gateway", "script")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("role", nargs="?", choices=ROLES, default="bench")
+    parser.add_argument("role", nargs="?", choices=ROLES, default="all")
     parser.add_argument("socket", nargs="?", default="")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=2, help="llama-server's")
@@ -248,10 +261,12 @@ def main() -> None:
         asyncio.run(serve_gateway(args.socket))
     elif args.role == "script":
         asyncio.run(serve_script(args.socket))
-    elif args.role == "stutter":
-        asyncio.run(stutter_alone())
-    else:
-        asyncio.run(bench(args.rounds, args.threads))
+    if args.role in ("all", "scripted"):
+        asyncio.run(scripted(args.rounds))
+    if args.role in ("all", "stutter"):
+        asyncio.run(stuttering())
+    if args.role in ("all", "llama"):
+        asyncio.run(real(args.rounds, args.threads))
 
 
 if __name__ == "__main__":
