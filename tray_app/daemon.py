@@ -185,7 +185,7 @@ class Daemon:
                 allowed_origins=server.cors_origins,
                 keys=engine.keys,
                 local_without_key=server.local_without_key,
-                tls=engine.tls,
+                tls=engine.tls.context if engine.tls is not None else None,
             )
             try:
                 await self._gateway.start()

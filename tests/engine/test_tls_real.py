@@ -154,3 +154,24 @@ def test_a_bad_certificate_is_refused_and_a_lost_one_shares_nothing(
     assert "server.pem is not there" in notice["message"]
     assert not client.call("sharing")["on"]
     assert ask(product, "/v1/models", key=secret)[0] == 200
+
+
+def test_a_renewed_certificate_is_taken_up_and_a_half_written_one_is_not(
+    product: Product, files: tuple[Path, Path], address: str, tmp_path: Path
+) -> None:
+    client, _ = share(product, *files)
+
+    def shown() -> str:
+        return ssl.get_server_certificate((address, product.port), timeout=10)
+
+    first = shown()
+    fresh = made(tmp_path, address, "fresh")
+    files[0].write_bytes(fresh[0].read_bytes()[:500])
+    log = product.home / "logs" / "engine.log"
+    wait_until(lambda: "a renewed certificate is not taken" in log.read_text(encoding="utf-8"))
+    assert shown() == first
+    client.call("create_api_key", name="another")  # the server's settings are looked at again
+    files[1].write_bytes(fresh[1].read_bytes())
+    files[0].write_bytes(fresh[0].read_bytes())
+    wait_until(lambda: shown() != first)
+    assert shown().strip() == fresh[0].read_text(encoding="utf-8").strip()

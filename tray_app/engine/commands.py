@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import diagnostics, launch, logs, routes, settings, tls
+from . import diagnostics, launch, logs, routes, settings
 from .bench.commands import BenchCommands
 from .convert.commands import ConvertCommands
 from .downloads.commands import DownloadCommands
@@ -22,6 +22,7 @@ from .events import SettingsChanged, WindowRequested
 from .formats.commands import FormatCommands
 from .runtime.commands import RuntimeCommands
 from .sharing import SharingCommands, check_host
+from .tls import certificate_of
 from .usage_commands import UsageCommands
 from .values import Job, LeftOut, Model, ModelState, RequestRecord, Snapshot
 
@@ -280,7 +281,8 @@ class Commands:
             for name in ("tls_certificate", "tls_key")
         ]
         if files != [server.tls_certificate, server.tls_key]:
-            tls.context(*(name if isinstance(name, str) else None for name in files))
+            certificate, key = (name if isinstance(name, str) else None for name in files)
+            certificate_of(certificate, key)
         keys = engine.store.change(changes)
         engine.publish(SettingsChanged(keys))
         if any(key.startswith("library") for key in keys):

@@ -12,14 +12,13 @@ import contextlib
 import logging
 import os
 import sqlite3
-import ssl
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import memory, summary, tls
+from . import memory, summary
 from .activity import Active
 from .backend import Backend
 from .bench.service import Bench
@@ -53,6 +52,7 @@ from .settings import ServerSettings, Settings, SettingsStore, plain_table
 from .sharing import LOOPBACK, listen_host, shown_host
 from .standing import standing
 from .state import StateDb
+from .tls import Certificate, certificate_of
 from .values import (
     GatewayState,
     GatewayStatus,
@@ -103,7 +103,7 @@ class Engine:
         self.backend = Backend(self)
         self.second_chances = SecondChances(self)
         self.gateway = GatewayStatus()
-        self.tls: ssl.SSLContext | None = None
+        self.tls: Certificate | None = None
         self.tls_error: ErrorView | None = None
         self.closing = False
         self._commands = Commands(self)
@@ -288,11 +288,11 @@ class Engine:
         self._server_changed.clear()
         server = self.settings.server
         host = listen_host(server.host, self.keys.required)
-        self.tls_error = self.tls = None
+        self.tls_error = None
         try:
-            self.tls = tls.context(server.tls_certificate, server.tls_key)
+            self.tls = certificate_of(server.tls_certificate, server.tls_key, self.tls)
         except SettingsInvalid as error:  # nothing goes over the network that was to be secret
-            self.tls_error, host = error.view(), LOOPBACK
+            self.tls, self.tls_error, host = None, error.view(), LOOPBACK
         return replace(server, host=host)
 
     async def server_settings_changed(self) -> None:

@@ -55,6 +55,8 @@ class Rounds:
             engine.library.rescan()
         cut_large_logs(list(engine.home.logs.glob("model-*.log")))
         engine.runtime.look_around(time.monotonic())
+        if engine.tls is not None:
+            engine.tls.renew()
 
 
 async def _again(every_s: float, look: Callable[[], Awaitable[None]]) -> None:
