@@ -126,7 +126,7 @@ class OllamaExchange:
         if body is None:
             raise BadRequest("The request is not a JSON object.", "See Ollama's docs/api.md.")
         name = requests.model_in(body)
-        model_id = self._resolve(name)
+        model_id = self._backend.resolve(name)
         path = self._request.path
         if path == "/api/show":
             self._answer.json(200, models.shown(await self._backend.details(model_id)))
@@ -136,16 +136,6 @@ class OllamaExchange:
             await self._ask(path, body, name, model_id)
             if requests.leaves_at_once(body):
                 self._backend.retire(model_id)
-
-    def _resolve(self, name: str) -> str:
-        """The id of the model. Raises ModelNotFound and its like."""
-        try:
-            return self._backend.resolve(name)
-        except EngineError:
-            bare = models.without_tag(name)
-            if bare == name:
-                raise
-            return self._backend.resolve(bare)
 
     async def _ask(self, path: str, body: Mapping[str, Any], name: str, model_id: str) -> None:
         asked = _TRANSLATORS[path](body)

@@ -12,7 +12,7 @@ from .ollama_answers import now_text
 
 # The release whose API this is; clients ask for 0.6.4 at least, and read three bare numbers.
 API_VERSION = "0.12.6"
-LATEST = ":latest"
+_LATEST = ":latest"
 # What chat templates of thinking models speak of.
 _THINKING = ("enable_thinking", "<think>", "reasoning_effort")
 _MOST_ITEMS = 64  # of a list in `model_info`; Ollama leaves longer ones out too
@@ -103,11 +103,6 @@ def digest(model: Model) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def without_tag(name: str) -> str:
-    """The name without the tag that Ollama's clients add to one that has none."""
-    return name.removesuffix(LATEST)
-
-
 def _tag(name: str, model: Model) -> dict[str, Any]:
     return {
         **_named(_tagged(name)),
@@ -124,7 +119,7 @@ def _named(name: str) -> dict[str, str]:
 
 def _tagged(name: str) -> str:
     """Names have a tag in Ollama's lists, and its clients compare them with it."""
-    return name if ":" in name.rpartition("/")[2] else name + LATEST
+    return name if ":" in name.rpartition("/")[2] else name + _LATEST
 
 
 def _size_label(parameters: int | None) -> str:

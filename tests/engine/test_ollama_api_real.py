@@ -120,6 +120,14 @@ def test_show_tells_what_the_model_is_able_to_do(asks: ollama.Client, engine: Cl
     assert told.parameters == "temperature 0.5\ntop_k 30"
 
 
+def test_the_names_of_its_lists_work_on_the_openai_side_too(
+    asks: ollama.Client, product: Product
+) -> None:
+    """Copilot in VS Code lists by Ollama's API and asks by OpenAI's."""
+    for row in asks.list().models:
+        assert product.chat(str(row.model))[0] == 200, row.model
+
+
 def test_keep_alive_of_zero_lets_the_model_leave_and_an_empty_question_loads_it(
     asks: ollama.Client, engine: Client
 ) -> None:

@@ -380,10 +380,10 @@ def test_a_full_queue_is_told_with_its_retry_and_a_bad_body_with_its_reason() ->
 def test_a_model_leaves_after_its_answer_and_not_before() -> None:
     async def test() -> None:
         async with rig(writes(SSE_HEAD, as_chunk(PIECE), b"0\r\n\r\n")) as r:
-            body = json.dumps(ASKED | {"keep_alive": 0, "model": "org/active:Q4:latest"}).encode()
+            body = json.dumps(ASKED | {"keep_alive": 0, "model": "org/active:Q4"}).encode()
             got = await r.ask("POST", "/api/chat", body)
             assert lines(got)[-1]["done"] is True
-            assert lines(got)[-1]["model"] == "org/active:Q4:latest"
+            assert lines(got)[-1]["model"] == "org/active:Q4"
             assert r.backend.retired == ["org/active:Q4"]
             assert r.upstream.seen[0].target == "/v1/chat/completions"
             assert json.loads(r.upstream.seen[0].body)["model"] == "org/active:Q4"

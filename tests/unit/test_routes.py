@@ -34,6 +34,17 @@ def test_an_alias_of_a_model_and_a_unique_short_name() -> None:
     assert find("Other.gguf", MODELS, {}, None).id == OTHER.id
 
 
+@pytest.mark.parametrize("name", ["default:latest", "gpt-4o:latest", f"{FIRST.id}:latest"])
+def test_a_tag_that_ollamas_clients_add_is_dropped(name: str) -> None:
+    assert meant(name) == FIRST.id
+
+
+def test_a_tag_that_a_model_has_is_its_own() -> None:
+    tagged = model("library/llama3:latest")
+    assert find("library/llama3:latest", (tagged, FIRST), {}, None) is tagged
+    assert find("x:latest", (tagged, FIRST), {"x:latest": FIRST.id}, None) is FIRST
+
+
 def test_a_short_name_that_fits_two_models_means_neither() -> None:
     with pytest.raises(ModelNotFound) as caught:
         meant("First-1B")

@@ -10,6 +10,7 @@ from .errors import ModelNotFound, ModelUnavailable, NoActiveModel
 from .values import Model, ModelState, ModelStatus
 
 DEFAULT = "default"
+LATEST = ":latest"
 
 
 def resolve(
@@ -40,10 +41,13 @@ def find(
 
     No name, `default` and aliases of it mean the active model; otherwise an id, then an id
     without regard to case, then a name or id without its quantization if only one fits.
+    A tag `:latest` is dropped where no model has it: Ollama's lists and clients add it.
     Raises NoActiveModel, ModelNotFound.
     """
     wanted = (name or "").strip() or DEFAULT
     by_id = {model.id: model for model in models}
+    if wanted not in by_id and wanted not in aliases:
+        wanted = wanted.removesuffix(LATEST)
     if wanted not in by_id:
         wanted = aliases.get(wanted, wanted)
     if wanted == DEFAULT and DEFAULT not in by_id:
