@@ -44,7 +44,7 @@ class Set:
         self.registry = ChildRegistry(self.home.children_file)
         self.residency = Residency(
             self._plan,
-            lambda _: self.budget,
+            lambda _: {"Host": self.budget},
             self.told.append,
             is_active=lambda model_id: model_id == self.active,
             pauses_s=(0.05, 0.1),

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -123,6 +124,7 @@ class Rig:
         self.budget = 100
         self.pinned: set[str] = set()
         self.errors: dict[str, Exception] = {}  # raised by planning
+        self.first_fits: dict[str, int] = {}  # the room that is made before it is measured
         self.slow: set[str] = set()  # children that come up when told to
         self.hanging: set[str] = set()
         self.active: str | None = None
@@ -138,7 +140,7 @@ class Rig:
         self.now = 0.0
         self.residency = Residency(
             self._plan,
-            lambda _: self.budget,
+            lambda _: {"Host": self.budget},
             self._tell,
             is_active=lambda model_id: model_id == self.active,
             clock=lambda: self.now,
@@ -177,7 +179,9 @@ class Rig:
             return cast(ServerChild, child)
 
         pinned = model_id in self.pinned
-        return Plan(self.sizes[model_id], 2048, pinned, start, self.runtime, None)
+        plan = Plan(self.sizes[model_id], 2048, pinned, start, self.runtime, None)
+        wide = self.first_fits.pop(model_id, None)
+        return plan if wide is None else replace(plan, memory_bytes=wide, measure=lambda: plan)
 
     def child(self, model_id: str) -> ScriptedChild:
         return self.children[model_id][-1]

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
-from tray_app.engine.eviction import Decision, Resident, make_room, uselessness
+from tray_app.engine.eviction import Decision, Resident, uselessness
+from tray_app.engine.eviction import make_room as decide
+from tray_app.engine.pools import ALL, HOST
 
 
-def resident(model_id: str, memory_bytes: int = 10, **fields: bool | float) -> Resident:
+def resident(model_id: str, holds: int | dict[str, int] = 10, **fields: bool | float) -> Resident:
     values = {"busy": False, "pinned": False, "active": False, "idle_s": 1.0, "load_s": 1.0}
-    return Resident(model_id, memory_bytes, **{**values, **fields})  # type: ignore[arg-type]
+    return Resident(model_id, _pools(holds), **{**values, **fields})  # type: ignore[arg-type]
+
+
+def make_room(
+    need: int | dict[str, int], budget: int | dict[str, int], models: Sequence[Resident]
+) -> Decision:
+    return decide(_pools(need), _pools(budget), models)
+
+
+def _pools(amount: int | dict[str, int]) -> dict[str, int]:
+    return {HOST: amount} if isinstance(amount, int) else amount
 
 
 def test_nobody_leaves_while_there_is_room() -> None:
@@ -67,7 +80,36 @@ def test_whatever_comes_the_decision_keeps_its_promises() -> None:
         assert not any(by_id[model_id].pinned for model_id in going)
         assert not any(by_id[model_id].busy for model_id in decision.leave_now)
         assert all(by_id[model_id].busy for model_id in decision.drain)
-        held = sum(model.memory_bytes for model in models if model.model_id not in going)
-        pinned = sum(model.memory_bytes for model in models if model.pinned)
+        held = sum(model.holds[HOST] for model in models if model.model_id not in going)
+        pinned = sum(model.holds[HOST] for model in models if model.pinned)
         assert decision.fits == (need + pinned <= budget)
         assert not decision.fits or need + held <= budget
+
+
+def test_only_who_holds_something_where_room_is_missing_leaves() -> None:
+    models = [
+        resident("on the processor", {HOST: 8}, idle_s=99),
+        resident("on the GPU", {HOST: 1, "CUDA0": 7}, idle_s=1),
+    ]
+    budget = {HOST: 10, "CUDA0": 8}
+    assert make_room({HOST: 1, "CUDA0": 4}, budget, models) == Decision(True, ("on the GPU",))
+    assert make_room({HOST: 3}, budget, models) == Decision(True, ("on the processor",))
+    assert make_room({HOST: 1, "CUDA0": 1}, budget, models) == Decision(True)
+    assert make_room({"CUDA0": 9}, budget, models) == Decision(False)
+
+
+def test_a_model_larger_than_main_memory_fits_where_the_gpu_takes_it() -> None:
+    assert make_room({HOST: 1, "CUDA0": 20}, {HOST: 8, "CUDA0": 22}, []) == Decision(True)
+
+
+def test_an_overdrawn_pool_that_is_not_needed_sends_nobody_away() -> None:
+    assert (
+        make_room({HOST: 1}, {HOST: 9, "CUDA0": 5}, [resident("a", {"CUDA0": 7})]).leave_now == ()
+    )
+
+
+def test_a_bound_on_everything_counts_both() -> None:
+    models = [resident("a", {ALL: 9, HOST: 2, "CUDA0": 7})]
+    need = {ALL: 3, HOST: 3}
+    assert make_room(need, {ALL: 12, "CUDA0": 8}, models) == Decision(True)
+    assert make_room(need, {ALL: 11, "CUDA0": 8}, models) == Decision(True, ("a",))

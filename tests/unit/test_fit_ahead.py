@@ -27,7 +27,7 @@ class Scene:
         self.residency = SimpleNamespace(statuses=lambda: self.statuses)
         self.store = SimpleNamespace(for_model=self._for_model)
         self.bench = SimpleNamespace(measuring=False)
-        self.active = SimpleNamespace(id="b1-cpu")
+        self.active = SimpleNamespace(id="b1-cpu", backend="cpu")
         self.runtime = SimpleNamespace(
             ready=True,
             status=lambda: SimpleNamespace(active=self.active),
@@ -64,7 +64,7 @@ def test_the_newest_comes_first_and_each_once() -> None:
 def test_another_runtime_or_context_means_measuring_anew() -> None:
     scene = Scene(known("a", 1.0))
     scene.looks(2)
-    scene.active = SimpleNamespace(id="b2-cpu")
+    scene.active = SimpleNamespace(id="b2-cpu", backend="cpu")
     assert len(scene.looks(2)) == 2
     scene.settings = Settings(models={"org/a:Q4": ModelSettings(context_length=512)})
     assert len(scene.looks(2)) == 3
@@ -87,3 +87,12 @@ def test_nothing_is_measured_while_someone_is_answered_or_nothing_is_ready() -> 
     assert scene.looks(1) == []
     scene.library.scanning, scene.mode = False, "once"
     assert scene.looks(1) == []
+
+
+def test_beside_a_model_on_the_gpu_nothing_is_measured() -> None:
+    scene = Scene(known("a", 1.0))
+    scene.active = SimpleNamespace(id="b1-cuda", backend="cuda")
+    scene.statuses = {"b": ModelStatus("b", pid=7)}
+    assert scene.looks(2) == []
+    scene.statuses = {}
+    assert scene.looks(2) == ["org/a:Q4"]

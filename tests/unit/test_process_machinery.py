@@ -144,7 +144,7 @@ class Machinery:
         self.told: list[ModelStatus] = []
         self.residency = Residency(
             self._plan,
-            lambda _: 100,
+            lambda _: {"Host": 100},
             self.told.append,
             is_active=lambda model_id: model_id == self.active,
             pauses_s=(0.01,) * 4,

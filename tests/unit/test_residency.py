@@ -791,3 +791,26 @@ def test_nothing_is_lost_in_hundreds_of_random_steps(seed: int) -> None:
             await until(lambda: not rig.residency._line._waiting)
 
     soak()
+
+
+@on_loop
+async def test_a_first_fit_to_a_gpu_finds_it_empty_where_that_can_be() -> None:
+    """The first plan makes room, the second is measured then and is what is loaded."""
+    async with Rig({"a": 40, "b": 40}) as rig:
+        rig.first_fits = {"b": 100}
+        await rig.residency.load("a")
+        await rig.residency.load("b")
+        assert rig.state("a") is UNLOADED
+        assert rig.planned == ["a", "b"]
+        await rig.residency.load("a")  # measured now: both fit
+        assert rig.state("b") is READY
+
+
+@on_loop
+async def test_a_first_fit_is_made_beside_what_is_pinned() -> None:
+    async with Rig({"a": 40, "b": 40}) as rig:
+        rig.pinned, rig.first_fits = {"a"}, {"b": 100}
+        await rig.residency.load("a")
+        await rig.residency.load("b")
+        assert rig.state("a") is READY
+        assert rig.state("b") is READY

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import memory, summary
+from . import memory, pools, summary
 from .activity import Active
 from .backend import Backend
 from .bench.service import Bench
@@ -369,18 +369,24 @@ class Engine:
         self.publish(LibraryChanged(len(models), self.library.scanning))
         self.active.library_changed(models)
 
-    def _budget(self, child_pids: list[int]) -> int:
+    def _budget(self, child_pids: list[int]) -> dict[str, int]:
+        """Bytes by pool (pools.py)."""
+        active = self.runtime.status().active
+        lines = active.devices if active is not None else ()
+        on_gpus = pools.gpu_budgets(lines, self.runtime.machine.hardware)
         wished = self.settings.server.memory_budget_bytes
         if wished is not None:
-            return wished
+            return {pools.ALL: wished, **on_gpus}
         total, available = memory.total_and_available()
-        return memory.automatic_budget(total, available, memory.held_by(child_pids))
+        held = memory.held_by(child_pids)
+        return {pools.HOST: memory.automatic_budget(total, available, held), **on_gpus}
 
     def memory_now(self) -> Memory:
-        """Main memory and the models' part of it. Reads /proc: not on the loop."""
+        """Main memory, and the models' part of all. Reads /proc: not on the loop."""
         pids = [s.pid for s in self.residency.statuses().values() if s.pid is not None]
         total, available = memory.total_and_available()
-        return Memory(total, available, self._budget(pids), self.residency.held_bytes())
+        budget = pools.in_all(self._budget(pids))
+        return Memory(total, available, budget, self.residency.held_bytes())
 
 
 def _worth_telling(status: ModelStatus) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+
+from .pools import missing
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,7 +13,7 @@ class Resident:
     """A model in memory as the decision sees it."""
 
     model_id: str
-    memory_bytes: int
+    holds: Mapping[str, int]  # bytes by pool
     busy: bool  # answering, or about to: it must finish first
     pinned: bool
     active: bool  # what `default` goes to
@@ -33,27 +35,33 @@ def uselessness(model: Resident) -> float:
     return model.idle_s / max(model.load_s, 0.1)
 
 
-def make_room(need_bytes: int, budget_bytes: int, residents: Iterable[Resident]) -> Decision:
-    """How `need_bytes` can fit into the budget beside the residents.
+def make_room(
+    need: Mapping[str, int], budget: Mapping[str, int], residents: Iterable[Resident]
+) -> Decision:
+    """How `need` can fit into the budget beside the residents; all in bytes by pool.
 
-    Idle models leave before busy ones, the active model last of its kind, pinned ones never.
-    `fits` is False when even all of that is not enough; then nothing should leave.
+    Idle models leave before busy ones, the active model last of its kind, pinned ones never, and
+    nobody who holds nothing where room is missing. `fits` is False when even all of that is not
+    enough; then nothing should leave.
     """
     models = list(residents)
-    missing = need_bytes + sum(model.memory_bytes for model in models) - budget_bytes
-    if missing <= 0:
-        return Decision(fits=True)
+    # A pool of which nothing is needed may be overdrawn: the new one makes that no worse.
+    wanted = {pool: bound for pool, bound in budget.items() if need.get(pool, 0)}
     order = sorted(
         (model for model in models if not model.pinned),
         key=lambda model: (model.busy, model.active, -uselessness(model)),
     )
     chosen: list[Resident] = []
+    staying = {model.model_id: model.holds for model in models}
+    lacking = missing([need, *staying.values()], wanted)
     for model in order:
-        if missing <= 0:
+        if not lacking:
             break
-        chosen.append(model)
-        missing -= model.memory_bytes
-    if missing > 0:
+        if any(model.holds.get(pool, 0) for pool in lacking):
+            chosen.append(model)
+            del staying[model.model_id]
+            lacking = missing([need, *staying.values()], wanted)
+    if lacking:
         return Decision(fits=False)
     return Decision(
         fits=True,

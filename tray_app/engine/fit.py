@@ -19,6 +19,7 @@ from pathlib import Path
 
 from . import memory
 from .errors import EngineError
+from .launch import Placement
 from .runtime.probe import ask
 from .runtime.shelf import tool_of
 from .state import StateDb
@@ -197,6 +198,16 @@ class Fits:
                 )
         except sqlite3.Error as exc:  # a full disk: it is measured again next time
             log.warning("a fit could not be saved: %s", exc)
+
+
+def placement_of(fit: FitResult) -> Placement:
+    """How to launch by a fit."""
+    sizes: dict[str, int] = {}
+    for part in fit.memory:
+        if part.device != "Host":
+            sizes[part.device] = sizes.get(part.device, 0) + part.total_bytes
+    words = (fit.context_length, fit.gpu_layers, fit.extra_args, fit.memory_bytes)
+    return Placement(*words, on_devices=sizes)
 
 
 def estimate(

@@ -33,7 +33,16 @@ class FitAhead:
             return
         if any(s.in_flight or s.waiting for s in engine.residency.statuses().values()):
             return
+        if not self._gpu_is_free():
+            return
         await asyncio.to_thread(self._measure_one)
+
+    def _gpu_is_free(self) -> bool:
+        """Whether a fit finds all of the GPU, if there is one: what is measured is remembered."""
+        active = self._engine.runtime.status().active
+        if active is None or active.backend == "cpu":
+            return True
+        return all(s.pid is None for s in self._engine.residency.statuses().values())
 
     def _measure_one(self) -> None:
         models = [m for m in self._engine.library.models() if m.available and m.details_known]

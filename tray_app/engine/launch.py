@@ -50,6 +50,7 @@ class Placement:
     gpu_layers: int | None = None
     extra_args: tuple[str, ...] = ()
     memory_bytes: int = 0
+    on_devices: Mapping[str, int] = field(default_factory=dict)  # the part that is not in "Host"
 
 
 def context_wished(settings: ModelSettings, model: Model) -> int:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import launch, memory
+from . import launch, memory, pools
 from .conversations import KV_BYTES_PER_TOKEN, Conversation, key_of
 from .errors import ModelUnavailable, SettingsInvalid
 from .launch import Endpoint, Placement
@@ -34,11 +34,38 @@ class Planner:
     def plan(self, model_id: str) -> Plan:
         """How the model would be started now. Blocks.
 
-        A measurement of speed that runs is ended first: fit and load find the memory it held.
+        A measurement of speed that runs is ended first: fit and load find the memory it held. A
+        model that was never fitted to its GPU wants that one empty first: a fit is remembered, and
+        beside another model it would keep part of the layers on the processor for ever.
 
         Raises ModelNotFound, ModelUnavailable, SettingsInvalid, RuntimeMissing.
         """
         self._engine.bench.make_way()
+        model, settings, runtime = self._parts(model_id)
+        if runtime.backend != "cpu" and self._is_first_fit(model, settings, runtime):
+            on_gpus = pools.gpu_budgets(runtime.devices, self._engine.runtime.machine.hardware)
+            if on_gpus and self._others_in_memory(model_id):
+                return Plan(
+                    sum(on_gpus.values()),
+                    0,
+                    settings.pinned,
+                    _not_measured,
+                    runtime.id,
+                    on_gpus=on_gpus,
+                    measure=lambda: self._measured(model_id),
+                )
+        return self._measured(model_id)
+
+    def _is_first_fit(self, model: Model, settings: ModelSettings, runtime: Runtime) -> bool:
+        chosen = settings.gpu_layers is not None  # then there is nothing to measure
+        return not chosen and self._engine.runtime.known_fit(model, settings, runtime) is None
+
+    def _others_in_memory(self, model_id: str) -> bool:
+        statuses = self._engine.residency.statuses().values()
+        return any(s.pid is not None and s.model_id != model_id for s in statuses)
+
+    def _measured(self, model_id: str) -> Plan:
+        """The plan by a fit: one that is known, or made now. Raises as `plan`."""
         model, settings, runtime = self._parts(model_id)
         if not model.path.is_file():
             raise ModelUnavailable(
@@ -48,6 +75,8 @@ class Planner:
         draft_path = self.draft_path(model, settings)
         beside_bytes = _sizes(model, launch.files_beside(settings, model, draft_path))
         placement = self._engine.runtime.place(model, settings, runtime)
+        own = pools.gpu_budgets(runtime.devices, self._engine.runtime.machine.hardware)
+        on_gpus = {name: size for name, size in placement.on_devices.items() if name in own}
 
         conversation = self._conversation(model, settings, runtime, placement, draft_path)
 
@@ -65,6 +94,7 @@ class Planner:
             runtime_id=runtime.id,
             gpu_layers=settings.gpu_layers,
             conversation=conversation,
+            on_gpus=on_gpus,
         )
 
     def command(self, model_id: str) -> tuple[str, ...]:
@@ -162,6 +192,10 @@ class Planner:
             _prompt_cache_mib(),
             draft_path,
         )
+
+
+def _not_measured() -> ServerChild:
+    raise RuntimeError("a plan that only makes room starts nothing")
 
 
 def _sizes(model: Model, paths: list[Path]) -> int:

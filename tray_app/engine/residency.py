@@ -12,7 +12,7 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 
 from . import eviction
 from .errors import EngineError, ErrorView, QueueFull
@@ -40,7 +40,7 @@ class Residency:
     def __init__(
         self,
         plan: Callable[[str], Plan],
-        budget: Callable[[list[int]], int],
+        budget: Callable[[list[int]], Mapping[str, int]],
         publish: Callable[[ModelStatus], None],
         max_queue: Callable[[], int] = lambda: 64,
         is_active: Callable[[str], bool] = lambda _: False,
@@ -297,9 +297,12 @@ class Residency:
         if resident.state is ModelState.READY:  # what drained it was called off
             self._stay(resident)
             return
-        plan = await asyncio.to_thread(self._plan, resident.model_id)
-        if self._line.first() is not resident or not await self._room_for(resident, plan):
-            return
+        make: Callable[[], Plan] | None = functools.partial(self._plan, resident.model_id)
+        while make is not None:  # the first plan may only make room to measure in
+            plan = await asyncio.to_thread(make)
+            if self._line.first() is not resident or not await self._room_for(resident, plan):
+                return
+            make = plan.measure
         started = self._clock()
         child = plan.start()
         self._line.leave(resident)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from .conversations import Conversation
 from .errors import ErrorView, ModelFailed
 from .llama_server import ServerChild
+from .pools import needs
 from .values import ModelState, ModelStatus, Offload
 
 CRASH_WINDOW_S = 120.0  # deaths further apart than this are not a loop
@@ -49,6 +50,14 @@ class Plan:
     runtime_id: str = ""
     gpu_layers: int | None = None  # asked for; None: as many as there is room for
     conversation: Conversation | None = None  # what is kept of it while it is not in memory
+    on_gpus: Mapping[str, int] = field(default_factory=dict)  # the part in GPUs' own memory
+    # Only makes room: then this measures, in memory as empty as it can be, and is the real plan.
+    measure: Callable[[], Plan] | None = None
+
+    @property
+    def needs(self) -> Mapping[str, int]:
+        """Bytes by pool."""
+        return needs(self.memory_bytes, self.on_gpus)
 
 
 @dataclass(slots=True, eq=False)
@@ -98,6 +107,7 @@ class Resident:
     pinned: bool = False
     used_at: float = 0.0  # monotonic, for the eviction
     memory_bytes: int = 0
+    holds: Mapping[str, int] = field(default_factory=dict)  # the same by pool
     context_length: int | None = None
     runtime_id: str = ""  # what its child runs on, or ran on last
     offload: Offload | None = None
@@ -148,6 +158,7 @@ class Resident:
         """A child is started by this plan."""
         self.pinned, self.runtime_id, self.offload = plan.pinned, plan.runtime_id, None
         self.memory_bytes, self.context_length = plan.memory_bytes, plan.context_length
+        self.holds = plan.needs
         self.conversation = plan.conversation
 
     def note_death(self, now_s: float) -> int:

@@ -21,7 +21,7 @@ from tray_app.engine.errors import (
     RuntimeMissing,
 )
 from tray_app.engine.events import Event, RuntimeChanged, SettingsChanged
-from tray_app.engine.fit import FitResult, Fits
+from tray_app.engine.fit import FitResult, Fits, placement_of
 from tray_app.engine.home import cache_folder
 from tray_app.engine.jobs import JobContext
 from tray_app.engine.launch import Placement, computing_arguments, context_wished
@@ -126,7 +126,7 @@ class RuntimeService:
         """How the model fits: from the cache, or measured now (0.1 to 2 s). Blocks."""
         wished, arguments = context_wished(settings, model), computing_arguments(settings)
         fit = self._fits.fit(model, runtime, wished, settings.gpu_layers, arguments)
-        return Placement(fit.context_length, fit.gpu_layers, fit.extra_args, fit.memory_bytes)
+        return placement_of(fit)
 
     def known_fit(
         self, model: Model, settings: ModelSettings, runtime: Runtime
