@@ -312,11 +312,12 @@ def test_no_thread_and_no_descriptor_stays_after_many_children() -> None:
 
 
 PARENT = """
-    import threading
+    import queue
     from pathlib import Path
     from tray_app.engine.process import ChildProcess, ChildRegistry, LaunchSpec
     from tray_app.self_command import LIFELINE, part_command
     registry = ChildRegistry(Path(sys.argv[1])) if sys.argv[1] else None
+    lines = queue.SimpleQueue()
     lifelines = {
         'none': (),
         'script': part_command(LIFELINE, str(os.getpid())),
@@ -325,8 +326,9 @@ PARENT = """
     child = ChildProcess(
         LaunchSpec((sys.executable, '-c', sys.argv[3], 'socket-marker')),
         registry=registry, kind='llama-server', marker='socket-marker',
-        lifeline=lifelines[sys.argv[2]], on_line=lambda line: print(child.pid, line, flush=True),
+        lifeline=lifelines[sys.argv[2]], on_line=lines.put,
     )
+    print(child.pid, lines.get(), flush=True)
     time.sleep(60)
 """
 WITH_GRANDCHILD = PRELUDE + textwrap.dedent("""

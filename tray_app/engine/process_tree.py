@@ -112,7 +112,7 @@ def find_lifeline() -> tuple[str, ...]:
     """The argv prefix that ties a child to the life of the thread that spawns it.
 
     On Linux PR_SET_PDEATHSIG through util-linux `setpriv` (1.3 ms to start a child against
-    0.6 bare) or our own small wrapper (8 ms, 90 of a frozen build); both exec, so the pid stays
+    0.6 bare) or our own small wrapper (8 ms, 90 in a frozen build); both exec, so the pid stays
     the same. Elsewhere empty: a job object does it on Windows, `ChildRegistry` at the next start
     on macOS.
     """
