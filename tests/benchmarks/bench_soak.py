@@ -41,7 +41,7 @@ DEFAULT = "default"
 # One or two of the three fit; the budget changes between them.
 BUDGETS_BYTES = (400_000_000, 700_000_000)
 # The first minutes fill pools and caches of bounded size; what would go on growing is a leak.
-RSS_WARMTH_GOAL, RSS_GROWTH_GOAL = 0.20, 0.05
+RSS_WARMTH_GOAL, RSS_GROWTH_GOAL, JUDGED_S = 0.20, 0.05, 300.0
 DESCRIPTORS_GOAL = 2.0  # medians of a minute, while connections come and go
 ORPHAN_AFTER_S = 20.0  # an end may take its grace, and a save before it
 # Five deaths within two minutes are a failure, by design: stay below.
@@ -71,7 +71,6 @@ class Seen:
     switches: collections.Counter[str] = field(default_factory=collections.Counter)
     loads: int = 0
     samples: list[Sample] = field(default_factory=list)
-    pids: set[int] = field(default_factory=set)
     wrong: list[str] = field(default_factory=list)
     began: float = field(default_factory=time.monotonic)
 
@@ -222,8 +221,6 @@ class Soak:
                 if state == "loading" and self.states.get(model, ("",))[0] != "loading":
                     self.seen.loads += 1
                 self.states[model] = state, pid
-                if pid is not None:
-                    self.seen.pids.add(pid)
 
     async def _sample(self) -> None:
         while not self.over.is_set():
@@ -272,13 +269,13 @@ def servers(engine: psutil.Process) -> list[psutil.Process]:
     return found
 
 
-def left_over(home: Path, pids: set[int]) -> list[str]:
+def left_over(home: Path) -> list[str]:
     """Processes of this home that outlived the engine."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             words = " ".join(process.cmdline())
-            if str(home) in words or (process.pid in pids and "llama-server" in words):
+            if str(home) in words:
                 found.append(f"{process.pid} {words[:120]}")
     return found
 
@@ -289,27 +286,31 @@ def minute(samples: list[Sample], first: float, last: float) -> list[Sample]:
     return [s for s in samples if first <= s.at - start < last] or samples[-1:]
 
 
-def report(seen: Seen, rest: tuple[Sample, Sample], length_s: float) -> None:
-    """Print what happened, and judge what only shows over the whole time."""
+def report_answers(seen: Seen) -> None:
+    """Print how requests ended, and judge those after a cut."""
     ends = collections.Counter(outcome.end for outcome in seen.outcomes)
     cuts = [o for o in seen.outcomes if o.end not in (WHOLE, LEFT)]
     works = [o for o in seen.after_cut if o.end in (WHOLE, LEFT) or seen.was_killed(o)]
     if len(works) < len(seen.after_cut):
         seen.violation(f"{len(seen.after_cut) - len(works)} requests after a cut failed")
-    by_wait = sorted((o for o in seen.outcomes if o.first_s), key=lambda o: o.first_s or 0.0)
-    waits = [o.first_s or 0.0 for o in by_wait]
     tokens = sum(o.pieces for o in seen.outcomes)
     how = ", ".join(f"{count} {name}" for name, count in sorted(seen.switches.items()))
     by_state = collections.Counter(state for _, _, state in seen.kills)
+    told = sum(outcome.told for outcome in cuts)
     print(f"answers   {ends[WHOLE]} whole, {ends[LEFT]} left by their client, {tokens:,} tokens")
     print(f"switches  {seen.switches.total()} ({how}); {seen.loads} loads")
     print(f"kills     {len(seen.kills)} ({', '.join(f'{n} {s}' for s, n in by_state.items())})")
-    told = sum(outcome.told for outcome in cuts)
     print(
         f"cuts      {len(cuts)} by kills, {told} told; the next request of the same client worked: "
         f"{len(works)} of {len(seen.after_cut)}"
     )
     print(f"          {sum(not seen.was_killed(o) for o in cuts)} by switches (goal 0)")
+
+
+def report_waits(seen: Seen) -> None:
+    """Print how long first tokens took, and the slowest of them."""
+    by_wait = sorted((o for o in seen.outcomes if o.first_s), key=lambda o: o.first_s or 0.0)
+    waits = [o.first_s or 0.0 for o in by_wait]
     print(
         f"waits     to the first token: median {statistics.median(waits):.2f} s, "
         f"99 % {waits[len(waits) * 99 // 100]:.2f} s, longest {waits[-1]:.2f} s"
@@ -324,6 +325,10 @@ def report(seen: Seen, rest: tuple[Sample, Sample], length_s: float) -> None:
             f"          {slow.first_s:.2f} s at {slow.began - seen.began:.0f} s for {slow.model}"
             f" (killed: {', '.join(near) or 'no'})"
         )
+
+
+def report_growth(seen: Seen, rest: tuple[Sample, Sample], length_s: float) -> None:
+    """Print and judge the engine's memory and descriptors over the whole time."""
     span_s = min(60.0, length_s / 5)
     early, middle, late = (
         minute(seen.samples, at, at + span_s)
@@ -341,7 +346,8 @@ def report(seen: Seen, rest: tuple[Sample, Sample], length_s: float) -> None:
     course = [minute(seen.samples, at, at + span_s) for at in starts]
     by_minute = (statistics.median(s.rss_bytes for s in span) / 2**20 for span in course)
     print(f"          {' '.join(f'{mib:.0f}' for mib in by_minute)} MiB, every {span_s:.0f} s")
-    if growth > RSS_GROWTH_GOAL or warmed > RSS_WARMTH_GOAL:
+    flat = growth <= RSS_GROWTH_GOAL and warmed <= RSS_WARMTH_GOAL
+    if not flat and length_s >= JUDGED_S:
         seen.violation("the engine's memory is not flat")
     opened = [statistics.median(s.descriptors for s in span) for span in (early, late)]
     print(
@@ -380,8 +386,10 @@ def main() -> int:
             soak.seen.began = time.monotonic()
             asyncio.run(soak.run())
             after = soak.settle()
-        left = left_over(home, soak.seen.pids)
-        report(soak.seen, (before, after), soak.length_s)
+        left = left_over(home)
+        report_answers(soak.seen)
+        report_waits(soak.seen)
+        report_growth(soak.seen, (before, after), soak.length_s)
         print(f"processes {len(left)} left over (goal 0)")
         for line in left:
             soak.seen.violation(f"left over: {line}")

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-import mmap
-import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.unit.engine_kit import wait_until
-from tray_app.engine.process import ChildProcess, LaunchSpec
 from tray_app.engine.stall import StallWatch
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the child is seen by /proc")
+# Does what it is told on its input, and nothing else.
+SCRIPT = """
+import os, sys
+held = []
+print("done", flush=True)
+for line in sys.stdin:
+    if line == "memory\\n":
+        held.append(b"x" * (4 << 20))
+    used = os.times().user
+    while line == "work\\n" and os.times().user - used < 0.3:
+        pass
+    print("done", flush=True)
+"""
 
 
 class Clock:
@@ -26,11 +35,18 @@ class Clock:
 
 
 class Watched:
-    """A child that does nothing, watched every two seconds of a time that the test makes pass."""
+    """A child, looked at every two seconds of a time that the test makes pass."""
 
-    def __init__(self, pid: int, log_path: Path) -> None:
-        self.clock, self.log_path = Clock(), log_path
-        self.watch = StallWatch(pid, log_path, after_s=60, clock=self.clock)
+    def __init__(self, child: subprocess.Popen[str], log_path: Path) -> None:
+        self.child, self.clock, self.log_path = child, Clock(), log_path
+        self.watch = StallWatch(child.pid, log_path, after_s=10, clock=self.clock)
+
+    def do(self, what: str) -> None:
+        """Have it done; the child waits again when this returns."""
+        assert self.child.stdin is not None
+        assert self.child.stdout is not None
+        print(what, file=self.child.stdin, flush=True)
+        assert self.child.stdout.readline() == "done\n"
 
     def stalled_within(self, seconds: int) -> bool:
         for _ in range(seconds // 2):
@@ -42,50 +58,46 @@ class Watched:
 
 @pytest.fixture
 def watched(tmp_path: Path) -> Iterator[Watched]:
-    with ChildProcess(LaunchSpec(("tail", "-f", os.devnull), log_path=tmp_path / "log")) as child:
-        # Once it has opened what it follows, nothing is left that it would start with.
-        followed = Path(f"/proc/{child.pid}/fd/3")
-        wait_until(lambda: followed.is_symlink() and os.readlink(followed) == os.devnull)
-        yield Watched(child.pid, tmp_path / "log")
+    argv = (sys.executable, "-I", "-S", "-c", SCRIPT)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, stdin=pipe, stdout=pipe, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "done\n"
+        yield Watched(child, tmp_path / "log")
 
 
 def test_a_child_that_does_nothing_is_stalled_when_the_time_is_over(watched: Watched) -> None:
-    assert not watched.stalled_within(56)
-    assert watched.stalled_within(12)
+    assert not watched.stalled_within(8)
+    assert watched.stalled_within(4)
 
 
 def test_a_line_in_the_log_is_a_sign_of_life(watched: Watched) -> None:
     for _ in range(5):
-        assert not watched.stalled_within(40)
+        assert not watched.stalled_within(8)
         with watched.log_path.open("a") as log:
             log.write("still loading\n")
-    assert watched.stalled_within(70)
+    assert watched.stalled_within(14)
+
+
+@pytest.mark.parametrize("sign", ["memory", "work"])
+def test_memory_and_processor_time_are_signs_of_life(watched: Watched, sign: str) -> None:
+    for _ in range(3):
+        assert not watched.stalled_within(8)
+        watched.do(sign)
+    assert not watched.stalled_within(8)
+    watched.do("nothing")
+    assert watched.stalled_within(6)
 
 
 def test_a_machine_that_slept_is_no_child_that_hung(watched: Watched) -> None:
-    assert not watched.stalled_within(50)
+    assert not watched.stalled_within(8)
     watched.clock.now += 8 * 3600
     assert not watched.watch.stalled()
-    assert not watched.stalled_within(50)
-    assert watched.stalled_within(20)
+    assert not watched.stalled_within(8)
+    assert watched.stalled_within(4)
 
 
-def test_memory_or_processor_time_is_a_sign_of_life(tmp_path: Path) -> None:
-    """This process is watched: it makes the signs itself."""
-    watched = Watched(os.getpid(), tmp_path / "none")
-    held = []
-    for _ in range(5):
-        assert not watched.stalled_within(40)
-        held.append(mmap.mmap(-1, 4 << 20))  # nothing that was freed before is used again for it
-        held[-1].write(b"x" * (4 << 20))
-    used = os.times().user
-    while os.times().user - used < 1.3:  # 2 % of 60 s
-        pass
-    assert not watched.stalled_within(40)
-
-
-def test_a_child_that_ended_is_told_elsewhere(tmp_path: Path) -> None:
-    with ChildProcess(LaunchSpec(("true",))) as child:
-        child.wait(10)
-    watched = Watched(child.pid, tmp_path / "none")
+def test_a_child_that_ended_is_told_elsewhere(watched: Watched) -> None:
+    watched.child.kill()
+    watched.child.wait()
     assert not watched.stalled_within(200)
