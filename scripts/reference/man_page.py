@@ -84,7 +84,7 @@ def _styled(argument: Argument) -> str:
 
 def _value(argument: Argument) -> str:
     if argument.choices:
-        return "|".join(rf"\fB{_clean(each)}\fR" for each in argument.choices)
+        return r"|\:".join(rf"\fB{_clean(each)}\fR" for each in argument.choices)
     return rf"\fI{_clean(argument.word)}\fR" if argument.word else ""
 
 
