@@ -55,18 +55,16 @@ def broken_links(page: Path) -> list[str]:
     return broken
 
 
+def blocks(name: str, language: str) -> list[str]:
+    """The fenced blocks of a page in one language."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    return [body for _, found, body in _FENCE.findall(text) if found == language]
+
+
 def commands(name: str) -> list[list[str]]:
     """The commands of the `sh` blocks of a page, each as its words."""
-    found = []
-    for _, language, body in _FENCE.findall((ROOT / name).read_text(encoding="utf-8")):
-        if language == "sh":
-            whole = body.replace("\\\n", " ")
-            found += [words for line in whole.splitlines() if (words := _words(line))]
-    return found
-
-
-def _words(line: str) -> list[str]:
-    return shlex.split(line, comments=True)
+    lines = "\n".join(blocks(name, "sh")).replace("\\\n", " ").splitlines()
+    return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
 def mentioned(name: str) -> list[list[str]]:

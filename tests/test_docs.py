@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests import documents
 from tests.documents import ROOT
 from tray_app.cli import build_parser
 from tray_app.cli_text import PAGES
+from tray_app.engine.settings import ModelSettings, parse_table
 
 OURS = "llama-wrangler"
 # What else a page for users may tell them to type.
@@ -85,6 +87,12 @@ def test_the_guide_has_a_section_for_each_page() -> None:
 
 def test_what_is_generated_is_up_to_date() -> None:
     assert reference(["--check"]) == 0
+
+
+def test_the_example_of_a_users_own_settings_is_right() -> None:
+    (example,) = documents.blocks("docs/settings.md", "toml")
+    for model_id, table in tomllib.loads(example).items():
+        assert parse_table(ModelSettings, table, model_id) != ModelSettings()
 
 
 def bash_offers(*words: str) -> set[str]:

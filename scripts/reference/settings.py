@@ -61,5 +61,5 @@ def _limits(kind: type, name: str) -> str:
     known = inspect.getclosurevars(check).nonlocals if check else {}
     if "low" in known:
         unit = f" {known['unit']}" if known["unit"] else ""
-        return f"{known['low']} to {known['high']}{unit}"
+        return f"{known['low']:,} to {known['high']:,}{unit}"
     return " · ".join(f"`{word}`" for word in known.get("words", ()))

@@ -73,6 +73,18 @@ def test_every_command_of_the_documents_runs(
     assert ran > 25
 
 
+def test_the_example_of_the_control_api_switches_the_model(product: Product) -> None:
+    client = product.start()
+    wait_until(lambda: len(client.snapshot()["models"]) == 2)
+    (example,) = documents.blocks("docs/control-api.md", "sh")
+    done = subprocess.run(
+        ["bash", "-euc", example], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.stderr == ""
+    assert done.stdout == f'{{"ok":true,"value":{{"model_id":"{FIRST}"}}}}'
+    wait_until(lambda: client.snapshot()["active_model_id"] == FIRST)
+
+
 def test_nothing_is_excused_that_no_page_shows() -> None:
     words = [words[1:] for words in shown()]
     unused = [each for each in ONLY_PARSED if not any(tuple(w[: len(each)]) == each for w in words)]

@@ -17,8 +17,8 @@ class ServerSettings:
     host: str = "127.0.0.1"  # address to listen on; others than loopback only with an API key
     port: int = 7070  # where programs reach the models
     context_length: int = 8192  # for models without one of their own; no more than they know
-    memory_budget_bytes: int | None = None  # None: what is free, less a reserve
-    parallel: int | None = None  # slots; None: llama-server decides
+    memory_budget_bytes: int | None = None  # for all models; None: what is free, less a reserve
+    parallel: int | None = None  # requests at once, by model; None: llama-server decides
     max_queue: int = 64  # requests that may wait for one model
     start_with: str = "last"  # "nothing", "last" or a model id
     preload: tuple[str, ...] = ()  # ids of further models that are loaded at the start
@@ -44,11 +44,11 @@ class LibrarySettings:
 class RuntimeSettings:
     """Which llama.cpp is used."""
 
-    server_path: str | None = None  # None: the best one found
+    server_path: str | None = None  # the llama-server to use; None: the best one found
     auto_build: bool = True  # get one, prebuilt or from source, when none is found
     backend: str | None = None  # the rung of the ladder to take; None: the best that works
     updates: str = "notify"  # "off", "notify" or "auto": installed when proved and nothing runs
-    feed_url: str | None = None  # of the releases, in the form of GitHub's API; None: official
+    feed_url: str | None = None  # list of releases, as GitHub's API has it; None: the official
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class DownloadSettings:
 
     concurrent: int = 2  # downloads at a time
     connections: int = 4  # at most, for each of them
-    limit_bytes_s: int | None = None  # all together; None: as fast as it goes
+    limit_bytes_s: int | None = None  # of all together; None: as fast as it goes
     hub_endpoint: str | None = None  # a mirror of Hugging Face; None: HF_ENDPOINT, or the Hub
     token_stored: bool = False  # a token is in the keychain; the token itself is never here
 
@@ -75,7 +75,7 @@ class ModelSettings:
     """Wishes for one model; None means "as the server settings say"."""
 
     context_length: int | None = None  # tokens
-    gpu_layers: int | None = None  # None: what the fit says
+    gpu_layers: int | None = None  # layers on the GPU; None: what the fit says
     threads: int | None = None  # of the processor; None: llama-server decides
     parallel: int | None = None  # slots: requests that are answered at once
     batch_size: int | None = None  # tokens of a prompt that are taken in one go (logical)
