@@ -37,6 +37,8 @@ TEST_PACKAGES=(
   gnome-keyring
   # the page in a second engine, without pywebview
   chromium
+  # whether the man page is right
+  groff-base
   # what the Qt window engine from PyPI links and does not bring
   libasound2 libdbus-1-3 libdrm2 libegl1 libfontconfig1 libgbm1 libgl1 libnspr4 libnss3
   libxcb-cursor0 libxcb-dri3-0 libxcb-icccm4 libxcb-image0 libxcb-keysyms1 libxcb-randr0

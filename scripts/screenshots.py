@@ -89,6 +89,12 @@ def _runtimes(page: Any, client: Client) -> None:
     page.get_by_text("Looking for downloads").wait_for(state="detached")
 
 
+def _connect(page: Any, client: Client) -> None:
+    page.get_by_role("tab", name="Python", exact=True).click()
+    page.get_by_role("button", name="Test now").click()
+    page.get_by_text("It works").wait_for(timeout=60_000)
+
+
 def _settings(page: Any, client: Client) -> None:
     page.get_by_role("heading", name="Folders").wait_for()
 
@@ -116,6 +122,7 @@ HERD = (
     Shot("chat", "chat", "light", _chat),
     Shot("chat-small", "chat", "dark", _chat, SMALL),
     Shot("runtimes", "runtimes", "light", _runtimes),
+    Shot("connect", "connect", "light", _connect),
     Shot("settings", "settings", "light", _settings),
 )
 EMPTY = (Shot("first-model", "models", "light", _empty),)

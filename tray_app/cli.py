@@ -45,7 +45,7 @@ def run(words: Sequence[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show
             stream.reconfigure(errors="replace")
-    options = _parser().parse_args(words)
+    options = build_parser().parse_args(words)
     if options.home:
         os.environ["LLAMA_WRANGLER_HOME"] = str(Path(options.home).expanduser().absolute())
     try:
@@ -64,19 +64,26 @@ def run(words: Sequence[str]) -> int:
         return CANCELLED
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Every verb and option; what scripts/reference makes pages, man page and completions of."""
     parser = argparse.ArgumentParser(
         prog="llama-wrangler",
         description=f"{APP_NAME}: run large language models on this machine.",
         epilog="Without a verb the tray starts (or, if it runs, its window is shown).",
     )
     parser.add_argument("--version", action="version", version=f"llama-wrangler {__version__}")
-    parser.add_argument("--home", help="use this folder instead of ~/.llama-wrangler")
+    parser.add_argument(
+        "--home", metavar="FOLDER", help="use this folder instead of ~/.llama-wrangler"
+    )
     parser.add_argument(
         "--self-test", action="store_true", help="try this installation in a home of its own"
     )
     parser.add_argument(
-        "--model", type=Path, dest="test_model", help="with --self-test: a GGUF that has to answer"
+        "--model",
+        type=Path,
+        dest="test_model",
+        metavar="FILE",
+        help="with --self-test: a GGUF that has to answer",
     )
     parser.add_argument("--llama-server", type=Path, dest="test_server", help=argparse.SUPPRESS)
     parser.add_argument("--within-s", type=float, dest="test_s", help=argparse.SUPPRESS)
@@ -98,7 +105,9 @@ def _parser() -> argparse.ArgumentParser:
     add("serve", _serve, "run the engine in the foreground, without a tray")
     window = add("window", _window, "open the window")
     window.add_argument("--page", default="models", choices=text.PAGES)
-    window.add_argument("--reference", default="", help="ask there about downloading this model")
+    window.add_argument(
+        "--reference", default="", metavar="REF", help="ask there about downloading this model"
+    )
     window.add_argument("--owned", action="store_true", help=argparse.SUPPRESS)
     window.add_argument("--probe", action="store_true", help=argparse.SUPPRESS)
     browse = add("browse", _browse, "")
@@ -110,15 +119,15 @@ def _parser() -> argparse.ArgumentParser:
     add("list", _list, "list the models", as_json=True)
     add("status", _status, "say what the server does", as_json=True)
     use = add("use", _use, "make a model answer to `default`, and load it", as_json=True)
-    use.add_argument("model")
+    use.add_argument("model", metavar="MODEL")
     use.add_argument("--now", action="store_true", help="cut running answers if it needs room")
     use.add_argument("--no-wait", action="store_true", help="do not wait until it is ready")
     unload = add("unload", _unload, "let a model leave memory (default: all)", as_json=True)
-    unload.add_argument("model", nargs="?")
+    unload.add_argument("model", nargs="?", metavar="MODEL")
     unload.add_argument("--now", action="store_true", help="cut its running answers")
     add("stop", _stop, "end the engine, its models and the tray")
     logs = add("logs", _logs, "show a log (default: the engine's)", as_json=True)
-    logs.add_argument("name", nargs="?", default="engine.log")
+    logs.add_argument("name", nargs="?", default="engine.log", metavar="NAME")
     logs.add_argument("-f", "--follow", action="store_true", help="go on as it grows")
     logs.add_argument("--list", action="store_true", help="list the logs")
     add("doctor", _doctor, "check this installation", as_json=True)

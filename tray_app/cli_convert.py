@@ -21,9 +21,14 @@ def add_verbs(verbs: Any) -> None:
     sub.set_defaults(verb=_convert)
     sub.add_argument("source", nargs="?", metavar="SOURCE", help="a folder, or org/repo")
     sub.add_argument("types", nargs="*", metavar="TYPE", help="quantizations to make of it")
-    sub.add_argument("--output", default="auto", help="auto, f32, f16, bf16, q8_0")
-    sub.add_argument("--name", default="", help="of the models")
-    sub.add_argument("--base", default="", help="of a LoRA adapter: its base, a folder or org/repo")
+    sub.add_argument("--output", default="auto", metavar="TYPE", help="auto, f32, f16, bf16, q8_0")
+    sub.add_argument("--name", default="", metavar="NAME", help="of the models")
+    sub.add_argument(
+        "--base",
+        default="",
+        metavar="SOURCE",
+        help="of a LoRA adapter: its base, a folder or org/repo",
+    )
     sub.add_argument(
         "--drop-full", action="store_true", help="keep the quantizations alone (with TYPE)"
     )

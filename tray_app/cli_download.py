@@ -52,10 +52,12 @@ def add_verbs(verbs: Any) -> None:
     search = add("search", _search, "search Hugging Face for models")
     search.add_argument("query", nargs="*", metavar="WORD")
     search.add_argument("--sort", choices=tuple(SORTS), default="trending")
-    search.add_argument("--limit", type=int, default=20)
+    search.add_argument("--limit", type=int, default=20, metavar="N", help="at most so many (20)")
     show = add("show", _show, "what a repository offers, and how it would run here")
     show.add_argument("repo", metavar="ORG/REPO")
-    show.add_argument("--context", type=int, help="tokens (default: the setting)")
+    show.add_argument(
+        "--context", type=int, metavar="TOKENS", help="of context (default: the setting)"
+    )
 
 
 # -- pull

@@ -29,7 +29,9 @@ def add_verbs(verbs: Any) -> None:
     quantize.add_argument("types", nargs="*", metavar="TYPE")
     add_options(quantize)
     split = add("split", _split, "cut a model into shards")
-    split.add_argument("--size", type=shard_size, default=4 * 10**9, help="of one: 500M, 4G")
+    split.add_argument(
+        "--size", type=shard_size, default=4 * 10**9, metavar="SIZE", help="of one: 500M, 4G (4G)"
+    )
     add("merge", _merge, "make one file of a model's shards")
     add("verify", _verify, "check a model: its header, a load, an answer")
 

@@ -215,7 +215,7 @@ class Commands:
     # -- settings
 
     def change_settings(self, changes: dict[str, Any]) -> dict[str, Any]:
-        """Set `{"server.port": 7071, ...}`; None goes back to the default. All or nothing."""
+        """Set `{"server.port": 7071, ...}`; None: the default. All or nothing; returns all."""
         self._change(changes)
         return self._engine.settings_table()
 
@@ -227,7 +227,7 @@ class Commands:
         return {"own": asdict(own), "effective": asdict(store.for_model(model.id))}
 
     def change_model_settings(self, model_id: str, changes: dict[str, Any]) -> dict[str, Any]:
-        """Set a model's own settings; they hold from its next load."""
+        """Set a model's own settings, from its next load on; returns what `model_settings` does."""
         model = self._model(model_id)
         self._engine.planner.check(model, self._engine.store.for_model(model.id, changes))
         self._change_model(model.id, changes)

@@ -14,11 +14,11 @@ KV_CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0"
 class ServerSettings:
     """How models are served. Lengths in tokens, memory in bytes."""
 
-    host: str = "127.0.0.1"
-    port: int = 7070
-    context_length: int = 8192
-    memory_budget_bytes: int | None = None  # None: what is free, less a reserve
-    parallel: int | None = None  # slots; None: llama-server decides
+    host: str = "127.0.0.1"  # address to listen on; others than loopback only with an API key
+    port: int = 7070  # where programs reach the models
+    context_length: int = 8192  # for models without one of their own; no more than they know
+    memory_budget_bytes: int | None = None  # for all models; None: what is free, less a reserve
+    parallel: int | None = None  # requests at once, by model; None: llama-server decides
     max_queue: int = 64  # requests that may wait for one model
     start_with: str = "last"  # "nothing", "last" or a model id
     preload: tuple[str, ...] = ()  # ids of further models that are loaded at the start
@@ -37,18 +37,18 @@ class ServerSettings:
 class LibrarySettings:
     """Folders scanned besides the home's own `models/`."""
 
-    folders: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()  # whole paths, read with all their subfolders
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimeSettings:
     """Which llama.cpp is used."""
 
-    server_path: str | None = None  # None: the best one found
+    server_path: str | None = None  # the llama-server to use; None: the best one found
     auto_build: bool = True  # get one, prebuilt or from source, when none is found
     backend: str | None = None  # the rung of the ladder to take; None: the best that works
     updates: str = "notify"  # "off", "notify" or "auto": installed when proved and nothing runs
-    feed_url: str | None = None  # of the releases, in the form of GitHub's API; None: official
+    feed_url: str | None = None  # list of releases, as GitHub's API has it; None: the official
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class DownloadSettings:
 
     concurrent: int = 2  # downloads at a time
     connections: int = 4  # at most, for each of them
-    limit_bytes_s: int | None = None  # all together; None: as fast as it goes
+    limit_bytes_s: int | None = None  # of all together; None: as fast as it goes
     hub_endpoint: str | None = None  # a mirror of Hugging Face; None: HF_ENDPOINT, or the Hub
     token_stored: bool = False  # a token is in the keychain; the token itself is never here
 
@@ -66,21 +66,21 @@ class DownloadSettings:
 class UiSettings:
     """What the window remembers."""
 
-    theme: str = "system"
-    close_to_tray: bool = True
+    theme: str = "system"  # how the window looks
+    close_to_tray: bool = True  # the app goes on in the tray when the window is closed
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
     """Wishes for one model; None means "as the server settings say"."""
 
-    context_length: int | None = None
-    gpu_layers: int | None = None  # None: what the fit says
-    threads: int | None = None
-    parallel: int | None = None
+    context_length: int | None = None  # tokens
+    gpu_layers: int | None = None  # layers on the GPU; None: what the fit says
+    threads: int | None = None  # of the processor; None: llama-server decides
+    parallel: int | None = None  # slots: requests that are answered at once
     batch_size: int | None = None  # tokens of a prompt that are taken in one go (logical)
     ubatch_size: int | None = None  # of these, what is computed at once (physical)
-    kv_cache_type: str | None = None  # KV_CACHE_TYPES; None: F16
+    kv_cache_type: str | None = None  # of keys and values alike; None: F16
     flash_attention: str | None = None  # "on", "off" or "auto"
     pinned: bool = False  # stays in memory
     never_keep: bool = False  # leaves memory as soon as nobody uses it
@@ -90,14 +90,14 @@ class ModelSettings:
     draft_model: str | None = None  # id or path of a small model for speculative decoding
     lora: Mapping[str, float] = field(default_factory=dict)  # path of an adapter -> scale
     temperature: float | None = None  # sampling: defaults for requests that do not say
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    repeat_penalty: float | None = None
+    top_p: float | None = None  # sampling: the likeliest tokens that come to this much
+    top_k: int | None = None  # sampling: so many of the likeliest tokens; 0: all
+    min_p: float | None = None  # sampling: at least this part of the likeliest one
+    repeat_penalty: float | None = None  # 1: none
     max_tokens: int | None = None  # of an answer; None: until the model ends it
     chat_template: str | None = None  # a name that llama.cpp knows, or the path of a .jinja file
-    reasoning: str | None = None  # "on", "off" or "auto"
-    keep_conversations: bool | None = None  # when it leaves memory
+    reasoning: str | None = None  # whether it thinks before it answers
+    keep_conversations: bool | None = None  # on the disk, when it leaves memory
     runtime: str | None = None  # id of the runtime to run on; None: the active one
     system_prompt: str | None = None  # offered by the window's chat
     extra_args: tuple[str, ...] = ()  # appended to llama-server's arguments
@@ -107,11 +107,11 @@ class ModelSettings:
 class Settings:
     """All of settings.toml."""
 
-    version: int = VERSION
+    version: int = VERSION  # of the file's form; newer ones are set aside
     server: ServerSettings = field(default_factory=ServerSettings)
     library: LibrarySettings = field(default_factory=LibrarySettings)
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
     downloads: DownloadSettings = field(default_factory=DownloadSettings)
     ui: UiSettings = field(default_factory=UiSettings)
-    aliases: Mapping[str, str] = field(default_factory=dict)  # name -> model id or "default"
+    aliases: Mapping[str, str] = field(default_factory=dict)  # name -> model id, or "default"
     models: Mapping[str, ModelSettings] = field(default_factory=dict)

@@ -68,7 +68,7 @@ const curl = (ask) => snippet('A terminal', [
 ]);
 
 /** @param {Ask} ask */
-const python = (ask) => snippet('Python, after `pip install openai`', [
+const python = (ask) => snippet('Python, after “pip install openai”', [
   'from openai import OpenAI',
   '',
   `client = OpenAI(base_url=${quoted(ask.base)}, api_key=${quoted(keyOf(ask))})`,
