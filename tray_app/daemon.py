@@ -42,6 +42,7 @@ from .gateway import Gateway
 log = logging.getLogger(__name__)
 
 PORT_RETRY_S = 3.0
+FIRST_SCAN_S = 5.0  # a drive that sleeps takes longer; then its models come later
 GATEWAY_GRACE_S = 2.0
 ANSWERS_GRACE_S = 6 * 3600.0  # for answers when only the address changes
 
@@ -175,6 +176,8 @@ class Daemon:
     async def _keep_gateway(self, engine: Engine) -> None:
         """Open the gateway, try again while another program holds its port, follow settings."""
         said = ""
+        # Who asks for a model that is there must not hear that it is not.
+        await asyncio.to_thread(engine.library.listed, FIRST_SCAN_S)
         while True:
             server = engine.take_server_settings()
             status = GatewayStatus(host=server.host, port=server.port)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.engine.test_engine_real import FIRST, ROOT, Product, choose, product
+from tests.engine.test_engine_real import FIRST, ROOT, Product, product
 from tray_app.client import Client
 
 __all__ = ["product"]
@@ -48,7 +48,7 @@ def run(argv: list[str], text: str, **env: str) -> str:
 def written(request: pytest.FixtureRequest, product: Product) -> dict[str, str]:
     """The texts for a running engine, with a real key in its place where one is needed."""
     client = product.start()
-    choose(client)
+    client.call("switch_model", model_id=FIRST)
     client.call("change_model_settings", model_id=FIRST, changes={"max_tokens": 12})
     key = client.call("create_api_key", name="all")["new_key"]["key"] if request.param else ""
     found = texts(
@@ -108,7 +108,7 @@ claude() {
 
 def test_the_responses_endpoint_streams(product: Product) -> None:
     client: Client = product.start()
-    choose(client)
+    client.call("switch_model", model_id=FIRST)
     status, answer = product.ask(
         "/v1/responses", {"model": "default", "input": "Say hello.", "max_output_tokens": 8}
     )

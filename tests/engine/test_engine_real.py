@@ -96,12 +96,6 @@ class Product:
         )
 
 
-def choose(client: Client, model_id: str = FIRST) -> None:
-    """Make a model active, once the first scan has found it."""
-    wait_until(lambda: any(row["id"] == model_id for row in client.snapshot()["models"]))
-    client.call("switch_model", model_id=model_id)
-
-
 def status_of(client: Client, model_id: str) -> dict[str, Any]:
     rows = client.snapshot()["statuses"]
     return next((row for row in rows if row["model_id"] == model_id), {"state": "unloaded"})
@@ -386,3 +380,17 @@ def test_an_idle_engine_costs_next_to_nothing(product: Product) -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             product.started[0].wait(6)
         assert (used_s() - before) / 6 < 0.01, "more than 1 % of a core"
+
+
+def test_who_asks_as_soon_as_the_port_opens_finds_the_models(product: Product) -> None:
+    product.start()  # its first scan may still run; commands wait for it, and so does the port
+    client = Client.connect(product.home)
+    assert client.call("model_settings", model_id=SECOND)["own"]["threads"] is None
+
+    def answered() -> int:
+        with contextlib.suppress(ConnectionError):
+            return product.ask(f"/v1/models/{SECOND}")[0]
+        return 0
+
+    wait_until(lambda: answered() != 0)
+    assert answered() == 200

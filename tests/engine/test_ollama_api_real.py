@@ -11,7 +11,7 @@ from typing import Any
 import ollama
 import pytest
 
-from tests.engine.test_engine_real import FIRST, SECOND, Product, choose, product, status_of
+from tests.engine.test_engine_real import FIRST, SECOND, Product, product, status_of
 from tests.unit.engine_kit import wait_until
 from tray_app.client import Client
 
@@ -25,7 +25,7 @@ SHORT: dict[str, Any] = {"num_predict": 8, "temperature": 0, "seed": 1}
 def engine(product: Product) -> Client:
     client = product.start()
     client.call("change_settings", changes={"aliases": {"llama3": FIRST}})
-    choose(client)
+    client.call("switch_model", model_id=FIRST)
     return client
 
 

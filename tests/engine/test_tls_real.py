@@ -14,7 +14,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.engine.test_engine_real import FIRST, Product, choose, product
+from tests.engine.test_engine_real import FIRST, Product, product
 from tests.engine.test_sharing_real import CHAT, ask, listens_on, network_address
 from tests.unit.engine_kit import wait_until
 from tray_app.client import Client, ClientError
@@ -48,7 +48,7 @@ def files(tmp_path: Path, address: str) -> tuple[Path, Path]:
 def share(product: Product, certificate: Path, key: Path) -> tuple[Client, str]:
     """A running engine that shares with the certificate, and an API key."""
     client = product.start()
-    choose(client)
+    client.call("switch_model", model_id=FIRST)
     changes = {"server.tls_certificate": str(certificate), "server.tls_key": str(key)}
     client.call("change_settings", changes=changes)
     secret = client.call("share", on=True)["new_key"]["key"]

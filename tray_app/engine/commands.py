@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+FIRST_SCAN_S = 5.0  # 1,000 files that are known take 0.05 s
+
 _JSON_TYPES: dict[Any, tuple[type, ...]] = {
     str: (str,),
     bool: (bool,),
@@ -258,6 +260,7 @@ class Commands:
     def _model(self, name: str, usable: bool = False) -> Model:
         """By name. A model of a missing drive has settings too, unless it must be `usable`."""
         engine = self._engine
+        engine.library.listed(FIRST_SCAN_S)  # or a model would not be there yet
         look = routes.resolve if usable else routes.find
         return look(name, engine.library.models(), engine.settings.aliases, engine.active.model_id)
 

@@ -85,6 +85,7 @@ class Library:
         self._busy = False
         self._scanning = False
         self._closed = False
+        self._listed = threading.Event()  # the first scan is over
         self._thread: threading.Thread | None = None
         # The fields below belong to the library's thread.
         self._rows: dict[str, Row] | None = None
@@ -171,6 +172,10 @@ class Library:
                 lambda: self._closed or not (self._scan_wanted or self._busy), timeout_s
             )
 
+    def listed(self, timeout_s: float) -> bool:
+        """Block until the first scan has shown what is there, or `timeout_s` is over."""
+        return self._listed.wait(timeout_s)
+
     def close(self, timeout_s: float = 5.0) -> None:
         """End the thread and the scan worker. Blocks for `timeout_s` at most."""
         with self._condition:
@@ -203,6 +208,8 @@ class Library:
                 log.exception("library round failed")
                 self._pending.clear()
                 self._scanning = False
+            self._listed.set()
+        self._listed.set()
         self._save()
 
     def _scan(self, roots: tuple[str, ...]) -> None:
