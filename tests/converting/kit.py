@@ -19,6 +19,8 @@ from tray_app.engine.process import ChildProcess, LaunchSpec
 HERE = Path(__file__).parent
 TEXT = HERE.parents[1] / "tray_app" / "engine" / "convert" / "measure.txt"
 LINK = "converter"
+# Torch's threads spin while they wait; beside another busy process that takes minutes.
+QUIETLY = {"GOMP_SPINCOUNT": "400", "KMP_BLOCKTIME": "0"}
 # What transformers 4.57.6 reads GGUF with, without what they need besides: it is there.
 NEEDED_FOR_GGUF = ("gguf==0.19.0", "accelerate==1.12.0", "psutil==7.1.3")
 
@@ -38,7 +40,7 @@ def script(converter: Path, name: str, *words: str | Path, beside: Path | None =
         [str(python), str(HERE / name), *map(str, words)],
         capture_output=True,
         text=True,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(beside or "")},
+        env={**os.environ, **QUIETLY, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(beside or "")},
         timeout=300,
         check=False,
     )

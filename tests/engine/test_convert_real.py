@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from tests.converting import kit
 from tests.converting.kit import Served, cosine, script
 from tests.engine.test_engine_real import Product, running_product
 from tray_app.client import Client
+from tray_app.engine.convert.without_code import without_code
 
 SENTENCE = "A llama is a mild animal that carries wool over the mountains."
 TYPES = ("Q8_0", "Q5_K_M", "Q4_K_M")
@@ -146,6 +149,35 @@ def test_an_importance_matrix_overrides_and_perplexity(
     assert broken.returncode == 1
     assert "matrix.dat is no importance matrix" in broken.stderr
     assert is_clean(product)
+
+
+def test_program_code_beside_the_weights_is_never_run(
+    product: Product, converter: Path, minilm: Path, tmp_path: Path
+) -> None:
+    """The converter reads some tokenizers with trust_remote_code, which imports what they name."""
+    folder, mark = tmp_path / "trap", tmp_path / "it-was-run"
+    shutil.copytree(minilm, folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    settings["auto_map"] = {"AutoTokenizer": ["trap.Tokenizer", "trap.Tokenizer"]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    (folder / "trap.py").write_text(
+        f"open({str(mark)!r}, 'w').close()\n"
+        "from transformers import BertTokenizerFast as Tokenizer\n",
+        encoding="utf-8",
+    )
+    words = script(converter, "read_tokenizer.py", folder)
+    assert mark.exists(), "or this would show nothing"
+    mark.unlink()
+    view = without_code(folder, tmp_path / "view")
+    assert script(converter, "read_tokenizer.py", view) == words
+    assert not mark.exists()
+
+    plan = product.json("convert", str(folder), "--plan")
+    assert "Program code lies in it (trap.py): it is not run." in plan["warnings"]
+    job = product.json("convert", str(folder), "--output", "f16", "--name", "trapped")
+    assert (job["state"], job["error"]) == ("done", None)
+    assert not mark.exists()
+    assert "trap.py" in {path.name for path in folder.iterdir()}
 
 
 def test_what_sees_comes_with_its_projector(

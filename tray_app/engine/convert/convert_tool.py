@@ -13,6 +13,7 @@ from tray_app.engine.jobs import JobContext
 from tray_app.engine.runtime.compile import CONVERSION_FOLDER
 from tray_app.engine.values import Runtime
 
+from . import without_code
 from .making import Making, threads
 
 OUTPUTS = ("auto", "f32", "f16", "bf16", "q8_0")
@@ -103,6 +104,7 @@ class ConvertTool:
             # It asks no hub: what it needs is here.
             "HF_HUB_OFFLINE": "1",
             "TRANSFORMERS_OFFLINE": "1",
+            **without_code.environment(made.parent),
         }
         argv = (str(self.python), str(self.tree / script), *words)
         self.making.run(argv, made, what, context, tell, env=env)

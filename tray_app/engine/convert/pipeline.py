@@ -28,6 +28,7 @@ from .environment import Environment
 from .making import Making
 from .quantizer import Quantizer, Source, quantize_steps
 from .record import Record, Records, marks, unchanged
+from .without_code import without_code
 
 if TYPE_CHECKING:
     from tray_app.engine.core import Engine
@@ -129,7 +130,7 @@ class Pipeline:
         began = time.monotonic()
         with self._environment.held(context) as python:
             tool = ConvertTool(self._making, tree_of(self._runtime), python)
-            made = tool.model(self._weights, wish.output, folder, self._name, context)
+            made = tool.model(self._data, wish.output, folder, self._name, context)
         self._making.rates.converted(made.stat().st_size, time.monotonic() - began)
         return [made]
 
@@ -147,7 +148,7 @@ class Pipeline:
         folder = self._fresh("projector")
         with self._environment.held(context) as python:
             tool = ConvertTool(self._making, tree_of(self._runtime), python)
-            return [tool.projector(self._weights, folder, self._name, context)]
+            return [tool.projector(self._data, folder, self._name, context)]
 
     def _check(self, context: JobContext) -> list[Path]:
         """Prove the GGUF, and give it to the library if it is to stay."""
@@ -199,7 +200,8 @@ class Pipeline:
         with self._environment.held(context) as python:
             tool = ConvertTool(self._making, tree_of(self._runtime), python)
             kind = "f16" if output == "auto" else output
-            return [tool.adapter(self._weights, base, kind, made, context)]
+            base = without_code(base, self._work / "base-data")
+            return [tool.adapter(self._data, base, kind, made, context)]
 
     def _check_adapter(self, context: JobContext) -> list[Path]:
         made = _only(unchanged(self._record.done.get("convert")))
@@ -213,6 +215,11 @@ class Pipeline:
     @property
     def _originals(self) -> Path:
         return self._work / "originals"
+
+    @property
+    def _data(self) -> Path:
+        """The weights as the converter gets them: it would run code that lies beside them."""
+        return without_code(self._weights, self._work / "data")
 
     @property
     def _weights(self) -> Path:

@@ -11,6 +11,7 @@ from tray_app.engine.errors import BadGguf
 from . import folder as folders
 from . import pickles, safetensors
 from .bounded import Unreadable, read_json, read_start
+from .code import code_in
 from .converter import Known
 from .values import Action, Format, Report
 
@@ -200,6 +201,9 @@ def _against(
 
 def _doubts(path: Path, report: Report) -> tuple[str, ...]:
     lines = []
+    if code := code_in(path):
+        more = f" and {len(code) - 1} more" if len(code) > 1 else ""
+        lines.append(f"Program code lies in it ({code[0]}{more}): it is not run.")
     pickled = [name for name in report.files if name.endswith(".bin")]
     for name in pickled[:1]:
         found = pickles.look(path / name)
