@@ -61,6 +61,37 @@ class Choice:
         return Choice(self.previous, failed=self.current, reason=reason)
 
 
+@dataclass(frozen=True, slots=True)
+class OwnCopy:
+    """A copy of the app that the app itself may replace.
+
+    `program` is the base program of a folder, or the AppImage (`is_image`).
+    """
+
+    program: Path
+    is_image: bool = False
+
+    @property
+    def pointer(self) -> Path:
+        """The file that keeps the `Choice`."""
+        if self.is_image:
+            return self.program.with_name(f".{self.program.name}.update.json")
+        return self.program.parent / VERSIONS / POINTER
+
+    @property
+    def previous_image(self) -> Path:
+        """Where the AppImage is kept that was there before."""
+        return self.program.with_name(f".{self.program.name}.previous")
+
+    def take_back(self, reason: str) -> Choice:
+        """Use the previous version again, because of `reason`. Raises OSError."""
+        choice = read_choice(self.pointer).taken_back(reason)
+        if self.is_image and self.previous_image.is_file():
+            os.replace(self.previous_image, self.program)
+        write_choice(self.pointer, choice)
+        return choice
+
+
 def version_key(text: str) -> tuple[int, ...] | None:
     """A key to sort versions by; None for what is no version ("1.2" to "1.2.3.4")."""
     if not _VERSION.fullmatch(text):
@@ -119,7 +150,7 @@ def next_program(
 
     Counts the starts of a version on trial, and takes it back when it never came up.
     """
-    pointer = base.parent / VERSIONS / POINTER
+    pointer = OwnCopy(base).pointer
     choice = read_choice(pointer)
     # Who unpacks a newer one over the base wants that.
     if not is_newer(choice.current, own):
@@ -153,7 +184,8 @@ def go_on(own: str, words: Sequence[str]) -> None:
             try:
                 become([str(chosen), *words])
             except OSError as error:  # no program for this machine, say
-                _take_back(program, f"It could not be started: {error.strerror or error}.")
+                with contextlib.suppress(OSError):  # said anew by the next start
+                    OwnCopy(program).take_back(f"It could not be run ({error.strerror}).")
     os.environ[RUNS] = own
 
 
@@ -175,11 +207,6 @@ def environment_for_another(environ: Mapping[str, str]) -> dict[str, str]:
 
 def _brings_up(words: Sequence[str]) -> bool:
     return not words or words[0] in _BRINGS_UP
-
-
-def _take_back(base: Path, reason: str) -> None:
-    pointer = base.parent / VERSIONS / POINTER
-    _keep(pointer, read_choice(pointer).taken_back(reason))
 
 
 def _keep(pointer: Path, choice: Choice) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 
 from . import memory, summary, tls
 from .activity import Active
+from .app_update.service import AppUpdates
 from .backend import Backend
 from .bench.service import Bench
 from .child_registry import ChildRegistry
@@ -98,6 +99,7 @@ class Engine:
         self.downloads = DownloadService(self)
         self.convert = ConvertService(self)
         self.bench = Bench(self)
+        self.app_update = AppUpdates(self)
         self.active = Active(self)
         self.planner = Planner(self)
         self.backend = Backend(self)
@@ -238,6 +240,7 @@ class Engine:
             notices=self._current_notices(),
             settings=self.settings_table(),
             last_request=self.history.last,
+            app_update=self.app_update.status,
         )
 
     def settings_table(self) -> dict[str, Any]:

@@ -55,6 +55,7 @@ class Rounds:
             engine.library.rescan()
         cut_large_logs(list(engine.home.logs.glob("model-*.log")))
         engine.runtime.look_around(time.monotonic())
+        engine.app_update.look()
 
 
 async def _again(every_s: float, look: Callable[[], Awaitable[None]]) -> None:

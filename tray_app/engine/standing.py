@@ -33,4 +33,4 @@ def standing(engine: Engine) -> list[Notice]:
         message = "The state database was damaged and begun anew."
         remedy = f"It is kept as {engine.db.broken_copy}; no model or setting is lost."
         found.append(Notice("state_broken", "warning", message, remedy))
-    return found
+    return [*found, *engine.app_update.notices()]

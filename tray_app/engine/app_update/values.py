@@ -19,8 +19,11 @@ class AppUpdateState(StrEnum):
 
 
 ALLOWED: dict[AppUpdateState, frozenset[AppUpdateState]] = {
-    AppUpdateState.NONE: frozenset({AppUpdateState.AVAILABLE}),
-    AppUpdateState.AVAILABLE: frozenset({AppUpdateState.NONE, AppUpdateState.FETCHING}),
+    # What was fetched by an earlier engine is READY at once.
+    AppUpdateState.NONE: frozenset({AppUpdateState.AVAILABLE, AppUpdateState.READY}),
+    AppUpdateState.AVAILABLE: frozenset(
+        {AppUpdateState.NONE, AppUpdateState.FETCHING, AppUpdateState.READY}
+    ),
     AppUpdateState.FETCHING: frozenset({AppUpdateState.AVAILABLE, AppUpdateState.READY}),
     AppUpdateState.READY: frozenset(
         # Another release may come out before this one is used.
