@@ -111,6 +111,7 @@ class Daemon:
         self._alone_s = alone_s
         self._faces = Faces()
         self._stop = asyncio.Event()
+        self._failed = False
         self._gateway: Gateway | None = None
         self._retired: dict[Gateway, asyncio.Task[None]] = {}  # these only end their answers
 
@@ -147,12 +148,13 @@ class Daemon:
             await engine.close()
             await asyncio.to_thread(control.stop)
             log.info("engine stopped")
-        return engine.app_update.change_versions()
+        return [] if self._failed else engine.app_update.change_versions()
 
     def _service_ended(self, task: asyncio.Task[None]) -> None:
         """An engine without its gateway would look alive and answer nobody: it ends, loudly."""
         if not task.cancelled() and task.exception() is not None:
             log.critical("a part of the engine failed", exc_info=task.exception())
+            self._failed = True
             self._stop.set()
 
     def _listen_to_signals(self, loop: asyncio.AbstractEventLoop) -> None:

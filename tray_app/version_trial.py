@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,28 +162,27 @@ class Trial:
     def _end(self, started: subprocess.Popen[bytes] | None) -> None:
         """End what runs of the new version; its models end with their engine."""
         found: list[psutil.Process] = []
-        for pid in (started.pid if started else None, self._engine_pid()):
-            try:
-                if pid is not None:
-                    process = psutil.Process(pid)
+        for process in (_process(started) if started else self._parent, self._engine()):
+            if process is not None and _alive(process):  # its number may be another's now
+                with contextlib.suppress(psutil.Error):
                     found += [process, *process.children(recursive=True)]
-            except psutil.Error:
-                continue
-        for process in found:
-            _quietly(process.terminate)
-        _, left = psutil.wait_procs(found, timeout=END_S)
-        for process in left:
-            _quietly(process.kill)
-        psutil.wait_procs(left, timeout=END_S)
+        found = [process for process in found if process.pid != os.getpid()]
+        for act in (psutil.Process.terminate, psutil.Process.kill):
+            deadline = time.monotonic() + END_S
+            for process in filter(_alive, found):
+                with contextlib.suppress(psutil.Error):  # it has gone by itself
+                    act(process)
+            while any(map(_alive, found)) and time.monotonic() < deadline:
+                self._pause.wait(POLL_S)
         self._free(self._order.home / "engine.lock", END_S)
 
-    def _engine_pid(self) -> int | None:
+    def _engine(self) -> psutil.Process | None:
         """The engine of the new version, as it says itself, and the system too."""
         try:
             row = json.loads((self._order.home / "runtime.json").read_text("utf-8"))
-            began = psutil.Process(int(row["pid"])).create_time()
-            ours = row["version"] == self._order.version and began == row["create_time"]
-            return int(row["pid"]) if ours else None
+            process = psutil.Process(int(row["pid"]))
+            began = process.create_time() == row["create_time"]
+            return process if began and row["version"] == self._order.version else None
         except (OSError, ValueError, KeyError, TypeError, psutil.Error):
             return None
 
@@ -207,13 +206,15 @@ def _held(path: Path) -> bool:
     return False
 
 
+def _process(started: subprocess.Popen[bytes]) -> psutil.Process | None:
+    try:
+        return psutil.Process(started.pid)
+    except psutil.Error:
+        return None
+
+
 def _alive(process: psutil.Process) -> bool:
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
         return False
-
-
-def _quietly(act: Callable[[], object]) -> None:
-    with contextlib.suppress(psutil.Error):  # it has gone by itself
-        act()

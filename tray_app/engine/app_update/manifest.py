@@ -72,8 +72,10 @@ def read_manifest(data: bytes, url: str) -> Manifest:
         raise refused("it is no JSON") from exc
     if not isinstance(row, dict):
         raise refused("it is no JSON object")
-    if row.get("format") != FORMAT or row.get("product") != PRODUCT:
-        raise refused("it is of another kind than this version reads")
+    if type(row.get("format")) is not int or row["format"] != FORMAT:
+        raise refused("it is of a later format than this version reads")
+    if row.get("product") != PRODUCT:
+        raise refused("it is of another program")
     version = row.get("version")
     if not isinstance(version, str) or version_key(version) is None:
         raise refused("its version is none")

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from tray_app.app_versions import read_choice, write_choice
+from tray_app.app_versions import Choice, read_choice, write_choice
 from tray_app.engine.errors import (
     AppUpdateFailed,
     AppUpdateRefused,
@@ -25,7 +25,7 @@ from tray_app.engine.errors import (
 )
 from tray_app.engine.events import AppUpdateChanged
 from tray_app.engine.jobs import JobContext
-from tray_app.engine.values import Job, Notice
+from tray_app.engine.values import Job
 
 from . import trust
 from .kind import Installation, installation
@@ -208,25 +208,16 @@ class AppUpdates:
         elif mode == "auto" and state in (AppUpdateState.AVAILABLE, AppUpdateState.READY):
             self._go_on_unasked()
 
-    def notices(self) -> list[Notice]:
-        """What stays to be told as long as it is so."""
-        status, found = self._status, []
-        if status.taken_back is not None:
-            gone = status.taken_back
-            message = f"Llama Wrangler {gone.version} was taken back: {gone.reason}"
-            remedy = f"Version {gone.back_to} is in use again. A later version may work."
-            found.append(Notice("app_taken_back", "warning", message, remedy))
-        if status.release is not None and status.how:
-            message = f"Llama Wrangler {status.release.version} is out."
-            found.append(Notice("app_update", "info", message, status.how))
-        return found
-
     def change_versions(self) -> list[str]:
-        """The engine has ended: the new version is used from now on. Called once, at the very end.
+        """The engine has ended in good order: a new version is used from now on.
 
         Returns what this process is to become; nothing where another starts the new version.
         """
-        if not self._leaving or self._place is None:
+        if self._place is None:
+            return []
+        if not self._looked:  # the user has quit it at once: it had come up all the same
+            self._confirm(self._place)
+        if not self._leaving:
             return []
         try:
             self._place.switch(self._leaving, self._engine.version, self._clock())
@@ -333,20 +324,29 @@ class AppUpdates:
         place, own = self._place, self._engine.version
         if place is None:
             return
-        choice = read_choice(place.copy.pointer)
+        choice = self._confirm(place)
         try:
-            if choice.current == own and not choice.confirmed:
-                write_choice(place.copy.pointer, dataclasses.replace(choice, confirmed=True))
-                log.info("version %s has come up", own)
             offer = self._memory.offer(own)
             ready = {offer.version} if offer is not None else set()
             place.tidy(frozenset({own, choice.current, choice.previous, *ready}))
-        except OSError as error:  # the watcher would take a version back that works: said loudly
-            log.error("the trial of this version could not be ended: %s", error)
+        except OSError as error:  # they cost some space
+            log.warning("old versions could not be removed: %s", error)
         if choice.failed and choice.failed != own:
             self._memory.unfit(choice.failed)
             reason = choice.reason or "It did not come up."
             self._note(taken_back=TakenBack(choice.failed, own, reason))
+
+    def _confirm(self, place: Place) -> Choice:
+        choice = read_choice(place.copy.pointer)
+        if choice.current != self._engine.version or choice.confirmed:
+            return choice
+        choice = dataclasses.replace(choice, confirmed=True)
+        try:
+            write_choice(place.copy.pointer, choice)
+            log.info("version %s has come up", choice.current)
+        except OSError as error:  # who watches will take back a version that works: said loudly
+            log.error("that this version has come up could not be kept: %s", error)
+        return choice
 
     def _forget_taken_back(self) -> None:
         assert self._place is not None
@@ -363,7 +363,7 @@ class AppUpdates:
         assert self._place is not None
         assert self._status.release is not None
         version = self._status.release.version
-        self._move(AppUpdateState.APPLYING, waiting=False)
+        self._move(AppUpdateState.APPLYING, waiting=False, taken_back=None)
         try:
             self._trial = start_trial(
                 self._place.copy, version, self._engine.home.path, self._engine.mode, show
