@@ -344,21 +344,6 @@
  *
  * @typedef {{source: string, keychain: string | null, problem: string}} HubAccount
  *
- * @typedef {{version: string, released_at: number, notes_url: string, size_bytes: number | null}} AppRelease
- *
- * @typedef {object} AppUpdate
- * @property {'none'|'available'|'fetching'|'ready'|'applying'} state
- * @property {string} kind
- * @property {string} installed_as
- * @property {string} how to update it, where that is not for the app
- * @property {AppRelease | null} release
- * @property {boolean} asks
- * @property {number | null} checked_at
- * @property {ErrorView | null} error
- * @property {string | null} job_id
- * @property {boolean} waiting
- * @property {{version: string, back_to: string, reason: string} | null} taken_back
- *
  * @typedef {object} Snapshot
  * @property {number} seq
  * @property {string} version
@@ -383,7 +368,7 @@
  * @property {Notice[]} notices
  * @property {Record<string, any>} settings
  * @property {RequestRecord | null} last_request
- * @property {AppUpdate | undefined} app_update
+ * @property {import('./views/app-update-card.js').AppUpdate | undefined} app_update
  */
 export {};
 

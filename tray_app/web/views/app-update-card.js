@@ -10,7 +10,22 @@ import { Icon } from '../components/icons.js';
 import { WebAddress } from '../components/markdown-view.js';
 import { Callout, Card, Spinner } from '../components/ui.js';
 
-/** @typedef {import('../types.js').AppUpdate} AppUpdate */
+/**
+ * @typedef {{version: string, released_at: number, notes_url: string, size_bytes: number | null}} AppRelease
+ *
+ * @typedef {object} AppUpdate
+ * @property {'none'|'available'|'fetching'|'ready'|'applying'} state
+ * @property {string} kind
+ * @property {string} installed_as
+ * @property {string} how to update it, where that is not for the app
+ * @property {AppRelease | null} release
+ * @property {boolean} asks
+ * @property {number | null} checked_at
+ * @property {import('../types.js').ErrorView | null} error
+ * @property {string | null} job_id
+ * @property {boolean} waiting
+ * @property {{version: string, back_to: string, reason: string} | null} taken_back
+ */
 
 /** @type {Record<string, string>} */
 const MODES = {
