@@ -41,6 +41,8 @@ _PROGRAM = """\
 import os, sys
 sys.frozen = True
 sys.executable = os.path.realpath(__file__)
+if {image!r}:  # as the runtime of AppImages does; what is mounted is the file itself here
+    os.environ.update(APPIMAGE=sys.executable, APPDIR=os.path.dirname(sys.executable))
 sys.path.insert(0, {root!r})
 import tray_app
 tray_app.__version__ = {version!r}
@@ -58,8 +60,10 @@ if __name__ == "__main__":
 """
 
 
-def program_text(version: str, home: Path, keys: tuple[str, ...], fault: str = "none") -> str:
-    """The program of a version, which runs from this source."""
+def program_text(
+    version: str, home: Path, keys: tuple[str, ...], fault: str = "none", image: bool = False
+) -> str:
+    """The program of a version, which runs from this source; `image`: it plays an AppImage."""
     return _PROGRAM.format(
         python=sys.executable,
         root=str(ROOT),
@@ -67,6 +71,7 @@ def program_text(version: str, home: Path, keys: tuple[str, ...], fault: str = "
         home=str(home),
         keys=keys,
         fault=fault,
+        image=image,
         act=FAULTS[fault] or "pass",
     )
 
@@ -111,14 +116,14 @@ class Publisher:
         self._folder = folder
         self.url = server.url("/manifest.json")
 
-    def publish(self, version: str, text: str, **changes: Any) -> None:
-        """A release of one archive; `changes` are made to the manifest before it is signed."""
+    def publish(self, version: str, text: str, image: bool = False, **changes: Any) -> None:
+        """A release of one file; `changes` are made to the manifest before it is signed."""
         for path in self._folder.glob("*"):
             path.unlink()
         self._folder.mkdir(exist_ok=True)
         machine = platform().replace("arm64", "aarch64")
-        name = f"{NAME}-{version}-{machine}.tar.gz"
-        (self._folder / name).write_bytes(archive_of(version, text))
+        name = f"{NAME}-{version}-{machine}.{'AppImage' if image else 'tar.gz'}"
+        (self._folder / name).write_bytes(text.encode() if image else archive_of(version, text))
         row = json.loads(manifest(self._folder, version, int(time.time()), 30))
         data = json.dumps({**row, **changes}).encode()
         self.server.put(f"/{name}", (self._folder / name).read_bytes())

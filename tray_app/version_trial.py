@@ -44,14 +44,15 @@ class Order:
     home: Path
     mode: str  # of the engine: "tray", "serve" or "once"
     shown: bool  # the user looks at a window
+    tray: bool  # there was one
     trial_s: float  # from its start until it has come up
 
 
 def main(words: Sequence[str]) -> int:
     """Run one trial; 0 when the new version has come up. Blocks until that is known."""
-    form, program, version, home, mode, shown = words
+    form, program, version, home, mode, shown, tray = words
     copy = OwnCopy(Path(program), form == "image")
-    order = Order(copy, version, Path(home), mode, shown == "shown", trial_s())
+    order = Order(copy, version, Path(home), mode, shown == "shown", tray == "tray", trial_s())
     logging.basicConfig(
         filename=order.home / "logs" / LOG_NAME,
         level=logging.INFO,
@@ -89,12 +90,11 @@ class Trial:
             if not self._becomes():
                 return False
         else:
-            tray = _held(order.home / "tray.lock")
             if not self._free(order.home / "engine.lock", ANSWERS_S):
                 log.error("the engine did not end: nothing is started")
                 return False
             changed = self._changed()
-            gone = tray and self._free(order.home / "tray.lock", TRAY_S if changed else END_S)
+            gone = order.tray and self._free(order.home / "tray.lock", TRAY_S if changed else END_S)
             hidden = [] if order.shown else ["--hidden"]
             self._words = ["tray", *hidden] if gone else ["engine", "--mode", order.mode]
             if not changed:  # the engine was killed first, or the disk is full

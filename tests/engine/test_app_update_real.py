@@ -208,6 +208,54 @@ def test_a_kill_of_all_while_it_is_switched_leaves_a_version_that_starts(stage: 
     assert "never came up" in read_choice(pointer).reason
 
 
+@pytest.mark.parametrize("fault", ["none", "dies"])
+def test_an_appimage_is_replaced_and_put_back(stage: Stage, tmp_path: Path, fault: str) -> None:
+    keys = (stage.publisher.public,)
+    image = tmp_path / "Llama Wrangler.AppImage"
+    image.write_text(program_text(OLD, stage.home, keys, image=True), encoding="utf-8")
+    image.chmod(0o755)
+    stage.publisher.publish(NEW, program_text(NEW, stage.home, keys, fault, image=True), image=True)
+    stage.program = image
+    stage.run("engine", "--mode", "tray")
+    client = engine_of(stage.home, OLD)
+    status = stage.fetched(client)
+    assert (status["kind"], status["state"]) == ("appimage", "ready")
+    client.call("apply_app_update")
+    copy = OwnCopy(image, is_image=True)
+    if fault == "none":
+        engine_of(stage.home, NEW)
+        until(lambda: read_choice(copy.pointer).confirmed, "the new version's word")
+        assert stage.version() == NEW
+        assert f"'{OLD}'" in copy.previous_image.read_text()
+    else:
+        until(lambda: read_choice(copy.pointer).failed == NEW, "the old image to be put back")
+        engine_of(stage.home, OLD)
+        assert stage.version() == OLD
+
+
+def test_the_command_line_brings_a_version_and_waits_for_it(stage: Stage) -> None:
+    stage.publish()
+    env = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "LLAMA_WRANGLER_RUNS")}
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        argv = [str(stage.program), "update", *words]
+        return subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
+
+    told = run()
+    assert told.returncode == 0, told.stderr
+    assert "No newer version is known." in told.stdout
+    told = run("--check")
+    assert f"Version {NEW} is out" in told.stdout
+    assert "update --apply" in told.stdout
+    told = run("--apply")
+    assert told.returncode == 0, told.stderr
+    assert f"Version {NEW} is in use." in told.stdout
+    assert f"Llama Wrangler {NEW}, a folder of yours." in run().stdout
+    # What is published is what runs now: there is nothing left to do.
+    told = run("--apply")
+    assert (told.returncode, "No newer version" in told.stdout) == (0, True)
+
+
 def test_a_version_whose_files_are_gone_makes_room_for_the_base(stage: Stage) -> None:
     pointer = OwnCopy(stage.program).pointer
     pointer.parent.mkdir()

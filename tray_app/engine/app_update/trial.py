@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import filelock
+
 from tray_app.app_versions import OwnCopy
 from tray_app.self_command import VERSION_TRIAL, part_command, source_root
 
@@ -16,7 +18,9 @@ def start_trial(
 ) -> subprocess.Popen[bytes]:
     """Watch over the change to `version`, in a session of its own. Raises OSError."""
     form, shown = "image" if copy.is_image else "folder", "shown" if show else "hidden"
-    words = (form, str(copy.program), version, str(home), mode, shown)
+    # Looked at here: the tray may have gone before the other process has begun.
+    tray = "tray" if _tray_is_there(home) else "no-tray"
+    words = (form, str(copy.program), version, str(home), mode, shown, tray)
     argv = part_command(VERSION_TRIAL, *words)
     if copy.is_image:  # what is mounted now goes with this process: it needs a mount of its own
         argv = [str(copy.program), VERSION_TRIAL, *words]
@@ -27,3 +31,14 @@ def start_trial(
     return subprocess.Popen(
         argv, stdin=silent, stdout=silent, stderr=silent, cwd=source_root(), **flags
     )
+
+
+def _tray_is_there(home: Path) -> bool:
+    """Whether a tray of this home holds its lock."""
+    lock = filelock.FileLock(home / "tray.lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        return True
+    lock.release()
+    return False
