@@ -181,7 +181,7 @@ def test_the_page_loads_nothing_from_elsewhere() -> None:
 
 # What an idle process would carry for nothing.
 GUI = ("PIL", "gi", "pystray", "webview")
-HEAVY = (*GUI, "huggingface_hub", "keyring", "requests")
+HEAVY = (*GUI, "cryptography", "huggingface_hub", "keyring", "requests")
 IDLE = {
     "tray_app.daemon": HEAVY,
     "tray_app.cli": (*HEAVY, "asyncio", "bottle", "httptools", "tray_app.engine"),
