@@ -27,6 +27,7 @@ from . import (
     cli_runtime,
     cli_share,
     cli_uninstall,
+    cli_update,
 )
 from . import cli_text as text
 from .cli_job import CANCELLED, FAILED, WRONG, await_event, settled
@@ -139,6 +140,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli_bench.add_verbs(verbs)
     cli_share.add_verbs(verbs)
     cli_uninstall.add_verbs(verbs)
+    cli_update.add_verbs(verbs)
     cli_runtime.add_verbs(verbs)
     engine = add("engine", _engine, "")
     engine.add_argument("--mode", choices=("tray", "once", "serve"), default="tray")

@@ -25,6 +25,7 @@ import filelock
 import psutil
 
 from . import __version__
+from .app_versions import become
 from .control import Control
 from .engine import (
     AlreadyRunning,
@@ -81,9 +82,11 @@ def run_engine(home_path: Path | None, mode: str, alone_s: float, tell: Tell) ->
         start_logging(home.logs)
         # A thread that scans or parses must not hold a stream back for the default 5 ms.
         sys.setswitchinterval(0.001)
-        asyncio.run(Daemon(home, mode, alone_s, tell).run())
+        again = asyncio.run(Daemon(home, mode, alone_s, tell).run())
     finally:
         lock.release()
+    if again:  # the same process goes on as the new version, so that who started it keeps it
+        become(again)
 
 
 def main(home_path: Path | None, mode: str, alone_s: float, tell: Tell) -> Failure | None:
@@ -109,11 +112,12 @@ class Daemon:
         self._alone_s = alone_s
         self._faces = Faces()
         self._stop = asyncio.Event()
+        self._failed = False
         self._gateway: Gateway | None = None
         self._retired: dict[Gateway, asyncio.Task[None]] = {}  # these only end their answers
 
-    async def run(self) -> None:
-        """Start everything, wait for the end, end everything."""
+    async def run(self) -> list[str]:
+        """Start everything, wait for the end, end everything; what to become then, if anything."""
         loop = asyncio.get_running_loop()
         self._listen_to_signals(loop)
         engine = Engine(self._home, self._mode, __version__)
@@ -139,15 +143,19 @@ class Daemon:
                 task.cancel()
             await asyncio.gather(*services, return_exceptions=True)
             gateways = [*self._retired, *([self._gateway] if self._gateway is not None else [])]
-            await asyncio.gather(*(gateway.stop(GATEWAY_GRACE_S) for gateway in gateways))
+            # Nobody's answer is cut for a new version of the app.
+            grace_s = ANSWERS_GRACE_S if engine.app_update.leaving else GATEWAY_GRACE_S
+            await asyncio.gather(*(gateway.stop(grace_s) for gateway in gateways))
             await engine.close()
             await asyncio.to_thread(control.stop)
             log.info("engine stopped")
+        return [] if self._failed else engine.app_update.change_versions()
 
     def _service_ended(self, task: asyncio.Task[None]) -> None:
         """An engine without its gateway would look alive and answer nobody: it ends, loudly."""
         if not task.cancelled() and task.exception() is not None:
             log.critical("a part of the engine failed", exc_info=task.exception())
+            self._failed = True
             self._stop.set()
 
     def _listen_to_signals(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -78,6 +78,7 @@ def build_menu(snapshot: Json, *, autostart: bool | None) -> tuple[Item, ...]:
             (("text", snapshot["gateway"]["base_url"]),),
         ),
         *runtime_items(snapshot["runtime"]),
+        *_app_update(snapshot["app_update"]),
         Item(Kind.ACTION, "Open logs", "open_logs"),
         SEPARATOR,
         *_autostart(autostart),
@@ -259,11 +260,21 @@ def _notices(snapshot: Json) -> tuple[Item, ...]:
 def _page_of(notice: Json, runtime: Json) -> str:
     """The window's page that can do something about a notice."""
     code, error = notice["code"], runtime["error"]
+    if code.startswith("app_"):
+        return "settings"
     about_runtime = code.startswith("runtime_") or code in ("cpu_fallback", "gpu_unused")
     # A download or a disk that is full has no code of its own for runtimes.
     if about_runtime or (error is not None and error["message"] == notice["message"]):
         return "runtimes"
     return "models" if "model" in code or "switch" in code else "server"
+
+
+def _app_update(status: Json) -> tuple[Item, ...]:
+    """A newer version that the app can bring by itself; others are told by a notice."""
+    release = status["release"]
+    if release is None or release["size_bytes"] is None or status["how"]:
+        return ()
+    return (open_window(f"Update to {clean(release['version'], NAME_LENGTH)}…", page="settings"),)
 
 
 def _jobs(jobs: Sequence[Json]) -> tuple[Item, ...]:

@@ -11,9 +11,14 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-SCAN_WORKER, LIFELINE = "scan-worker", "lifeline"
+SCAN_WORKER, LIFELINE, VERSION_TRIAL = "scan-worker", "lifeline", "version-trial"
 # Small programs of our own that load nothing of the command line. Frozen they are the first word.
-PARTS = {SCAN_WORKER: "tray_app.engine.scan_worker", LIFELINE: "tray_app.engine.lifeline"}
+PARTS = {
+    SCAN_WORKER: "tray_app.engine.scan_worker",
+    LIFELINE: "tray_app.engine.lifeline",
+    VERSION_TRIAL: "tray_app.version_trial",
+}
+VERSIONS = "versions"  # below a copy that updates itself, see `app_versions`
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -45,11 +50,24 @@ def lasting_command(
     program = Path(executable or sys.executable)
     if is_frozen() if frozen is None else frozen:
         # An AppImage is mounted elsewhere at each start; APPIMAGE names the file itself.
-        return [environ.get("APPIMAGE") or str(program)]
+        return [environ.get("APPIMAGE") or str(base_program(program))]
     script = program.with_name(
         "llama-wrangler.exe" if program.suffix == ".exe" else "llama-wrangler"
     )
     return [str(script)] if script.is_file() else [str(program), "-m", "tray_app"]
+
+
+def own_program() -> Path:
+    """The file of the running program; of Python where that is not frozen."""
+    return Path(sys.executable)
+
+
+def base_program(program: Path) -> Path:
+    """The program that the system's entries name: that of the copy a newer version lies in."""
+    if program.parent.parent.name != VERSIONS:
+        return program
+    base = program.parent.parent.parent / program.name
+    return base if base.is_file() else program
 
 
 def source_root() -> Path | None:

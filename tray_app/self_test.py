@@ -287,6 +287,7 @@ def _throwaway_home(wish: Wish) -> Iterator[Path]:
             "version": 1,
             "server": {"port": _free_port(), "context_length": 512},
             "runtime": {"auto_build": False, "updates": "off", **named},
+            "app": {"updates": "off"},
         }
         (home / "settings.toml").write_text(tomli_w.dumps(settings), encoding="utf-8")
         os.environ["LLAMA_WRANGLER_HOME"] = str(home)

@@ -48,6 +48,8 @@ ENGINE_COMMANDS = frozenset(
         *("convert_plan", "convert_model", "conversions", "continue_conversion"),
         *("discard_conversion", "install_converter", "remove_converter"),
         *("bench_model", "bench_history"),
+        *("app_update_status", "check_app_update", "fetch_app_update", "apply_app_update"),
+        "skip_app_update",
     }
 )
 

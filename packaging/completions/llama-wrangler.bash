@@ -146,6 +146,7 @@ _llama_wrangler() {
       "share") words="-h --help --json" ;;
       "key") words="-h --help --json" ;;
       "uninstall") words="-h --help --models --yes" ;;
+      "update") words="-h --help --check --apply --json" ;;
       "runtime") words="-h --help" ;;
       "runtime list") words="-h --help --json" ;;
       "runtime available") words="-h --help --json --refresh" ;;
@@ -159,7 +160,7 @@ _llama_wrangler() {
     esac
   else
     case "$verb,$place" in
-      "",*) words="tray serve window open list status use unload stop logs doctor pull downloads search show import delete login logout account inspect convert converter quantize split merge verify bench share key uninstall runtime" ;;
+      "",*) words="tray serve window open list status use unload stop logs doctor pull downloads search show import delete login logout account inspect convert converter quantize split merge verify bench share key uninstall update runtime" ;;
       "downloads",0) words="pause resume cancel retry remove clear" ;;
       "import",0) _llama_wrangler_files "$cur" && return ;;
       "inspect",0) _llama_wrangler_files "$cur" && return ;;

@@ -331,3 +331,19 @@ def test_another_unit_starts_over_and_a_total_grows_with_what_is_done() -> None:
     assert (reading.done, reading.total, reading.rate_per_s) == (1, 20, None)
     assert meter.update(25, 20, "steps", 2.0).total == 25
     assert meter.update(25, None, "steps", 3.0).total == 25
+
+
+def test_a_job_cancelled_just_when_its_turn_came_is_dropped_too(db: StateDb) -> None:
+    dropped, worked = threading.Event(), threading.Event()
+
+    def publish(event: Event) -> None:
+        assert isinstance(event, JobChanged)
+        if event.job.state is JobState.RUNNING:  # taken from the queue, not begun
+            runner._live[event.job.id].cancel.set()
+
+    runner = JobRunner(db, publish)
+    job = runner.submit("test", "Test", lambda context: worked.set(), dropped=dropped.set)
+    assert dropped.wait(10)
+    assert runner.close()
+    assert runner.get(job.id).state in (JobState.CANCELLED, JobState.INTERRUPTED)
+    assert not worked.is_set()

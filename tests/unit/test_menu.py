@@ -11,6 +11,7 @@ import pytest
 
 from tests.tray_kit import failure, job, model, snapshot, status
 from tray_app.cli_text import PAGES
+from tray_app.engine.app_update.values import AppRelease, AppUpdateState, AppUpdateStatus
 from tray_app.engine.values import (
     BACKENDS,
     JobState,
@@ -428,3 +429,17 @@ def test_a_hostile_runtime_id_becomes_one_short_harmless_line() -> None:
     for item in every(menu(runtime=status)):
         assert item.label.isprintable()
         assert len(item.label) <= 4 * LINE_LENGTH
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "how", "offered"),
+    [(38_000_000, "", True), (None, "", False), (38_000_000, "Update it with: apt", False)],
+)
+def test_a_newer_version_of_the_app_is_offered_where_the_app_can_bring_it(
+    size_bytes: int | None, how: str, offered: bool
+) -> None:
+    release = AppRelease("0.2.0", 1.8e9, "https://example.org", size_bytes)
+    status = AppUpdateStatus(AppUpdateState.AVAILABLE, how=how, release=release)
+    items = menu(app_update=status)
+    rows = [item for item in items if item.label == "Update to 0.2.0…"]
+    assert [dict(item.args) for item in rows] == ([{"page": "settings"}] if offered else [])

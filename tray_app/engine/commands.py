@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import diagnostics, launch, logs, routes, settings
+from .app_update.commands import AppUpdateCommands
 from .bench.commands import BenchCommands
 from .convert.commands import ConvertCommands
 from .downloads.commands import DownloadCommands
@@ -61,6 +62,7 @@ class Commands:
         self._about_usage = UsageCommands(engine)
         self._about_sharing = SharingCommands(engine)
         self._about_bench = BenchCommands(engine)
+        self._about_app = AppUpdateCommands(engine)
         self._folders = threading.Lock()  # a folder list is read, then written
 
     def run(self, name: str, args: Mapping[str, Any]) -> Any:
@@ -92,7 +94,7 @@ class Commands:
         tables = (
             *(self, self._about_runtimes, self._about_downloads),
             *(self._about_formats, self._about_conversion),
-            *(self._about_usage, self._about_sharing, self._about_bench),
+            *(self._about_usage, self._about_sharing, self._about_bench, self._about_app),
         )
         return next((found for table in tables if (found := getattr(table, name, None))), None)
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from . import memory, pools, summary
 from .activity import Active
+from .app_update.service import AppUpdates
 from .backend import Backend
 from .bench.service import Bench
 from .child_registry import ChildRegistry
@@ -98,6 +99,7 @@ class Engine:
         self.downloads = DownloadService(self)
         self.convert = ConvertService(self)
         self.bench = Bench(self)
+        self.app_update = AppUpdates(self)
         self.active = Active(self)
         self.planner = Planner(self)
         self.backend = Backend(self)
@@ -228,7 +230,7 @@ class Engine:
             gateway=gateway,
             runtime=runtime,
             models=models,
-            statuses=tuple(s for s in statuses.values() if _worth_telling(s)),
+            statuses=tuple(s for s in statuses.values() if summary.worth_telling(s)),
             folders=self.library.folders(),
             left_out=self.library.left_out(),
             scanning=self.library.scanning,
@@ -238,6 +240,7 @@ class Engine:
             notices=self._current_notices(),
             settings=self.settings_table(),
             last_request=self.history.last,
+            app_update=self.app_update.status,
         )
 
     def settings_table(self) -> dict[str, Any]:
@@ -387,12 +390,3 @@ class Engine:
         total, available = memory.total_and_available()
         budget = pools.in_all(self._budget(pids))
         return Memory(total, available, budget, self.residency.held_bytes())
-
-
-def _worth_telling(status: ModelStatus) -> bool:
-    return (
-        status.state is not ModelState.UNLOADED
-        or status.waiting > 0
-        or status.error is not None
-        or status.last_used_at is not None
-    )

@@ -20,6 +20,8 @@
     ├── DownloadFailed
     ├── ConversionFailed      a model that was made is not one, or could not be made
     ├── BenchFailed           a model's speed could not be measured
+    ├── AppUpdateRefused      word of a new version that is not to be trusted, or not for this copy
+    ├── AppUpdateFailed       a new version of this app could not be had, or does not work here
     ├── PortTaken
     ├── AlreadyRunning
     └── EngineUnreachable
@@ -131,6 +133,14 @@ class BenchFailed(EngineError):
 
 class DownloadFailed(EngineError):
     code = "download_failed"
+
+
+class AppUpdateRefused(EngineError):
+    code = "app_update_refused"
+
+
+class AppUpdateFailed(EngineError):
+    code = "app_update_failed"
 
 
 class PortTaken(EngineError):

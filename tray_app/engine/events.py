@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from .app_update.values import AppUpdateStatus
 from .downloads.values import Download
 from .values import GatewayStatus, Job, ModelStatus, Notice, RequestRecord, RuntimeStatus
 
@@ -64,6 +65,11 @@ class DownloadChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class AppUpdateChanged:
+    status: AppUpdateStatus
+
+
+@dataclass(frozen=True, slots=True)
 class SettingsChanged:
     keys: tuple[str, ...]
 
@@ -106,6 +112,7 @@ Event = (
     | GatewayChanged
     | JobChanged
     | DownloadChanged
+    | AppUpdateChanged
     | SettingsChanged
     | NoticesChanged
     | RequestFinished

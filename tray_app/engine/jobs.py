@@ -247,6 +247,8 @@ class JobRunner:
         """Run the task. This is the barrier: nothing it raises goes further."""
         context = JobContext(self, live)
         try:
+            if live.cancel.is_set():  # just when its turn came
+                live.dropped()
             context.check()
             live.work(context)
         except Cancelled:

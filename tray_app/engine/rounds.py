@@ -57,6 +57,7 @@ class Rounds:
         engine.runtime.look_around(time.monotonic())
         if engine.tls is not None:
             engine.tls.renew()
+        engine.app_update.look()
 
 
 async def _again(every_s: float, look: Callable[[], Awaitable[None]]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from .errors import SettingsInvalid
 from .settings_values import (
     KV_CACHE_TYPES,
+    AppSettings,
     DownloadSettings,
     ModelSettings,
     RuntimeSettings,
@@ -151,6 +152,8 @@ CHECKS: dict[tuple[type, str], Callable[[str, Any], None]] = {
     (RuntimeSettings, "backend"): _one_of(*BACKENDS),
     (RuntimeSettings, "updates"): _one_of("off", "notify", "auto"),
     (RuntimeSettings, "feed_url"): _address("the releases in the form of GitHub's API"),
+    (AppSettings, "updates"): _one_of("off", "notify", "auto"),
+    (AppSettings, "manifest_url"): _address("the manifest of this app's releases"),
     (DownloadSettings, "concurrent"): _range(1, 8, "downloads"),
     (DownloadSettings, "connections"): _range(1, 8, "connections"),
     (DownloadSettings, "limit_bytes_s"): _range(16 << 10, 1 << 40, "bytes a second"),

@@ -52,6 +52,14 @@ class RuntimeSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AppSettings:
+    """Newer versions of this app."""
+
+    updates: str = "notify"  # "off", "notify" or "auto": fetched, tried and used when nothing runs
+    manifest_url: str | None = None  # where they are asked for; None: where this one is from
+
+
+@dataclass(frozen=True, slots=True)
 class DownloadSettings:
     """How models are fetched."""
 
@@ -112,6 +120,7 @@ class Settings:
     library: LibrarySettings = field(default_factory=LibrarySettings)
     runtime: RuntimeSettings = field(default_factory=RuntimeSettings)
     downloads: DownloadSettings = field(default_factory=DownloadSettings)
+    app: AppSettings = field(default_factory=AppSettings)
     ui: UiSettings = field(default_factory=UiSettings)
     aliases: Mapping[str, str] = field(default_factory=dict)  # name -> model id, or "default"
     models: Mapping[str, ModelSettings] = field(default_factory=dict)

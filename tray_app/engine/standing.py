@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .app_update.notices import app_update_notices
 from .sharing import listen_host
 from .values import Notice
 
@@ -33,4 +34,4 @@ def standing(engine: Engine) -> list[Notice]:
         message = "The state database was damaged and begun anew."
         remedy = f"It is kept as {engine.db.broken_copy}; no model or setting is lost."
         found.append(Notice("state_broken", "warning", message, remedy))
-    return found
+    return [*found, *app_update_notices(engine.app_update.status)]

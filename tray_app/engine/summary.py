@@ -138,3 +138,13 @@ def notices(
 
 def _from_error(error: ErrorView, level: str) -> Notice:
     return Notice(error.code, level, error.message, error.remedy)
+
+
+def worth_telling(status: ModelStatus) -> bool:
+    """Whether faces want to see a model's status: one never touched has nothing to say."""
+    return (
+        status.state is not ModelState.UNLOADED
+        or status.waiting > 0
+        or status.error is not None
+        or status.last_used_at is not None
+    )

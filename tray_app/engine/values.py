@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Any
 
+from .app_update.values import AppUpdateStatus
 from .downloads.values import Download
 from .errors import ErrorView
 from .measures import (
@@ -319,6 +320,7 @@ class Snapshot:
     notices: tuple[Notice, ...]
     settings: Mapping[str, Any]
     last_request: RequestRecord | None = None
+    app_update: AppUpdateStatus = field(default_factory=AppUpdateStatus)
 
 
 def to_json(value: Any) -> Any:

@@ -13,7 +13,7 @@
 /** Every event class of engine/events.py; `Missed` is handled here. */
 export const EVENT_NAMES = Object.freeze([
   'ModelChanged', 'ActiveModelChanged', 'LibraryChanged', 'RuntimeChanged', 'GatewayChanged',
-  'JobChanged', 'DownloadChanged', 'SettingsChanged', 'NoticesChanged', 'RequestFinished', 'WindowRequested',
+  'JobChanged', 'DownloadChanged', 'SettingsChanged', 'AppUpdateChanged', 'NoticesChanged', 'RequestFinished', 'WindowRequested',
   'EngineStopping', 'Missed',
 ]);
 

@@ -103,6 +103,7 @@ const REDUCERS = {
   NoticesChanged: (_, { notices }) => ({ patch: { notices }, refetch: REFETCH.NO }),
   RequestFinished: (_, { record }) => ({ patch: { last_request: record }, refetch: REFETCH.SOON }),
   LibraryChanged: (_, { scanning }) => ({ patch: { scanning }, refetch: REFETCH.NOW }),
+  AppUpdateChanged: (_, { status }) => ({ patch: { app_update: status }, refetch: REFETCH.NO }),
   SettingsChanged: () => ({ refetch: REFETCH.NOW }),
   EngineStopping: () => ({ refetch: REFETCH.NO }),
   WindowRequested: () => ({ refetch: REFETCH.NO }),

@@ -46,6 +46,7 @@ export const activeId = computed(() => snapshot.value?.active_model_id ?? null);
 export const gateway = computed(() => snapshot.value?.gateway ?? null);
 export const runtime = computed(() => snapshot.value?.runtime ?? null);
 export const memory = computed(() => snapshot.value?.memory ?? null);
+export const appUpdate = computed(() => snapshot.value?.app_update ?? null);
 export const scanning = slice('scanning', false);
 export const lastRequest = slice('last_request', null);
 export const serverState = slice('server_state', 'stopped');

@@ -368,6 +368,7 @@
  * @property {Notice[]} notices
  * @property {Record<string, any>} settings
  * @property {RequestRecord | null} last_request
+ * @property {import('./views/app-update-card.js').AppUpdate | undefined} app_update
  */
 export {};
 

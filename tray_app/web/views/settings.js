@@ -8,6 +8,7 @@ import { bytes, numberOrText } from '../format.js';
 import { minutesText, secondsOf } from '../model-form.js';
 import { Field, Segments, Select, Switch } from '../components/fields.js';
 import { Card, CopyButton, PageHead } from '../components/ui.js';
+import { AppUpdateCard } from './app-update-card.js';
 import { Aliases } from './aliases.js';
 import { DownloadSettings } from './download-settings.js';
 import { Folders } from './library-drawer.js';
@@ -73,6 +74,7 @@ export function SettingsView() {
             onCommit=${(/** @type {string} */ text) => save('runtime.feed_url', text.trim() || null)} error=${errors['runtime.feed_url']}
             hint="The address asked for new llama.cpp releases. Empty: the official one." />
         <//>
+        <${AppUpdateCard} save=${save} errors=${errors} />
         <${About} />
       </div></div>
     </div>`;
