@@ -1,7 +1,7 @@
 # One entry to everything; each target installs what it needs first, and again only when
 # the pinned versions change.
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench screenshots package lock clean
+.PHONY: help run test check bench screenshots package release lock clean
 PYTHON := .venv/bin/python
 
 help:  ## list the targets
@@ -32,6 +32,9 @@ screenshots:  ## draw docs/images/*.png from the running app
 
 package:  ## build the packages of this system into dist/, and try them
 	@scripts/package
+
+release:  ## after `make package`: manifest, signature (LLAMA_WRANGLER_RELEASE_KEY), checksums
+	$(PYTHON) -m scripts.release dist
 
 lock:  ## pin the Python dependencies anew after a change of pyproject.toml
 	@scripts/lock
