@@ -354,7 +354,7 @@ async def test_who_gives_up_during_a_load_leaves_no_request_behind(home: Path) -
 async def test_a_load_that_hangs_is_given_up_and_others_go_on(
     home: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    monkeypatch.setattr(llama_server, "SLOW_AFTER_S", 0.0)
+    monkeypatch.setattr(llama_server, "LEAST_POLL_S", 0.1)
     monkeypatch.setattr(llama_server, "HEALTH_S", 0.1)
     async with machinery(home) as made:
         made.words["a"], made.stalled_s = (way, "ignores-sigterm"), 1.0

@@ -26,9 +26,10 @@ from .stall import STALLED_S, StallWatch
 
 log = logging.getLogger(__name__)
 
-POLL_S = 0.01  # a small model is ready in 0.18 s: a coarser poll would show
-SLOW_POLL_S = 0.1  # after SLOW_AFTER_S
-SLOW_AFTER_S = 3.0
+# A load is looked at again after this share of the time it has taken: that is what it adds at most,
+# whether the model is ready in 0.13 s or in a minute.
+POLL_SHARE = 0.03
+LEAST_POLL_S, MOST_POLL_S = 0.003, 0.1
 HEALTH_S = 2.0  # a question for its health; asked again then
 STOP_GRACE_S = 5.0  # SIGTERM to exit takes 0.12 s; a loading child may not listen
 STALLED_GRACE_S = 0.5  # for a child that hangs: hardly one listens then
@@ -109,8 +110,9 @@ class ServerChild:
                 self._stalled = True
                 await self._end(STALLED_GRACE_S)
                 return False
-            slow = self._clock() - started > SLOW_AFTER_S
-            await asyncio.wait([self.ended], timeout=SLOW_POLL_S if slow else POLL_S)
+            pause_s = POLL_SHARE * (self._clock() - started)
+            pause_s = min(max(pause_s, LEAST_POLL_S), MOST_POLL_S)
+            await asyncio.wait([self.ended], timeout=pause_s)
         return False
 
     async def stop(self, grace_s: float = STOP_GRACE_S) -> None:
