@@ -16,8 +16,8 @@ from scripts.reference.verbs import program
 from tests import documents
 from tests.documents import ROOT
 from tray_app.cli import build_parser
-from tray_app.cli_text import PAGES
 from tray_app.engine.settings import ModelSettings, parse_table
+from tray_app.links import PAGES
 
 OURS = "llama-wrangler"
 # What else a page for users may tell them to type.

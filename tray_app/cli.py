@@ -32,6 +32,7 @@ from . import (
 from . import cli_text as text
 from .cli_job import CANCELLED, FAILED, WRONG, await_event, settled
 from .client import ALREADY_RUNNING, Client, ClientError, ensure_engine, home_path
+from .links import PAGES
 
 NOT_RUNNING = 3
 ALONE_S = 60.0  # an engine that a tray or the CLI started ends this long after its last face
@@ -105,7 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
     tray.add_argument("--apart", action="store_true", help=argparse.SUPPRESS)
     add("serve", _serve, "run the engine in the foreground, without a tray")
     window = add("window", _window, "open the window")
-    window.add_argument("--page", default="models", choices=text.PAGES)
+    window.add_argument("--page", default="models", choices=PAGES)
     window.add_argument(
         "--reference", default="", metavar="REF", help="ask there about downloading this model"
     )

@@ -10,17 +10,6 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-PAGES = (
-    "models",
-    "discover",
-    "downloads",
-    "convert",
-    "server",
-    "connect",
-    "runtimes",
-    "chat",
-    "settings",
-)
 Json = dict[str, Any]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tray_app import cli, cli_text
+from tray_app import cli, cli_text, links
 from tray_app.client import ALREADY_RUNNING, ClientError
 
 ROOT = Path(cli.__file__).resolve().parent.parent
@@ -271,7 +271,7 @@ def test_the_window_opens_on_every_page_that_there_is() -> None:
     router = (ROOT / "tray_app" / "web" / "router.js").read_text(encoding="utf-8")
     found = re.search(r"PAGES = .*\(\[(.*?)\]\)", router)
     assert found is not None
-    assert sorted(re.findall(r"'(\w+)'", found[1])) == sorted(cli_text.PAGES)
+    assert sorted(re.findall(r"'(\w+)'", found[1])) == sorted(links.PAGES)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tray_app import browse_process, cli_text, link_handler, links, window_drop
+from tray_app import browse_process, link_handler, window_drop
 from tray_app.browse_address import Seen, model_of
 from tray_app.engine.downloads.references import parse
 from tray_app.link_handler import ENTRY, MIME, register, unregister, with_default
@@ -54,10 +54,6 @@ def test_any_other_link_is_refused_with_what_a_link_may_be(link: str) -> None:
     assert isinstance(refused, Refused)
     assert refused.message
     assert "llama-wrangler://pull/NAME" in refused.remedy
-
-
-def test_links_know_the_pages_of_the_window() -> None:
-    assert links.PAGES == cli_text.PAGES
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from tests.tray_kit import failure, job, model, snapshot, status
-from tray_app.cli_text import PAGES
 from tray_app.engine.app_update.values import AppRelease, AppUpdateState, AppUpdateStatus
 from tray_app.engine.values import (
     BACKENDS,
@@ -24,6 +23,7 @@ from tray_app.engine.values import (
     RuntimeStatus,
     Update,
 )
+from tray_app.links import PAGES
 from tray_app.menu import (
     LINE_LENGTH,
     MENU_MODELS,
