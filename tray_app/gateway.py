@@ -61,6 +61,7 @@ class Gateway:
         self._max_connections = max_connections
         self._server: asyncio.Server | None = None
         self._connections: set[Connection] = set()
+        self._doors: set[TlsDoor] = set()  # TLS connections that shake hands still
         self._empty = asyncio.Event()
 
     @property
@@ -99,13 +100,19 @@ class Gateway:
     def _protocol(self) -> asyncio.Protocol:
         if self._tls is None:
             return Connection(self)
-        return TlsDoor(self._tls, lambda: Connection(self))
+        return TlsDoor(self._tls, lambda: Connection(self), self._doors, self._room)
+
+    def _room(self) -> int:
+        """How many more connections may wait to say whether they speak TLS."""
+        return self._max_connections - len(self._connections)
 
     async def stop(self, grace_s: float = 5.0) -> None:
         """Take no more requests, let answers end for `grace_s` seconds, then cut the rest."""
         self.stopping = True
         if self._server is not None:
             self._server.close()
+        for door in tuple(self._doors):
+            door.transport.abort()
         for connection in tuple(self._connections):
             connection.close_if_idle()
         if await self._all_gone(grace_s):

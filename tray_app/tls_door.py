@@ -25,28 +25,43 @@ class TlsDoor(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, context: ssl.SSLContext, make: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        make: Callable[[], asyncio.Protocol],
+        waiting: set[TlsDoor],
+        most: Callable[[], int],
+    ) -> None:
+        """`waiting` holds the doors that nobody has come through yet, at most `most()`."""
         self._context, self._make = context, make
+        self._waiting, self._most = waiting, most
         self._timer: asyncio.TimerHandle | None = None
         self._handshake: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        if len(self._waiting) >= self._most():  # whoever they are, they have no key yet
+            transport.abort()
+            return
+        self._waiting.add(self)
         self._timer = asyncio.get_running_loop().call_later(FIRST_BYTE_S, transport.abort)
 
     def data_received(self, data: bytes) -> None:
         self._forget_timer()
         if data[0] == HANDSHAKE:
+            self.transport.pause_reading()  # the rest is for the layer that comes between
             loop = asyncio.get_running_loop()
             self._handshake = loop.create_task(self._secure(data))
             return
+        self._waiting.discard(self)
         protocol = self._make()
         self.transport.set_protocol(protocol)
         protocol.connection_made(self.transport)
         protocol.data_received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._waiting.discard(self)
         self._forget_timer()
 
     async def _secure(self, hello: bytes) -> None:
@@ -80,6 +95,8 @@ class TlsDoor(asyncio.Protocol):
             with contextlib.suppress(RuntimeError):
                 self.transport.abort()
             return
+        finally:
+            self._waiting.discard(self)
         if secured is None or early.gone:
             return
         protocol = self._make()

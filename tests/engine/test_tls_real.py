@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import shutil
@@ -16,8 +17,10 @@ import pytest
 
 from tests.engine.test_engine_real import FIRST, Product, product
 from tests.engine.test_sharing_real import CHAT, ask, listens_on, network_address
+from tests.gateway_kit import request, rig, run, until
 from tests.unit.engine_kit import wait_until
 from tray_app.client import Client, ClientError
+from tray_app.engine import tls
 
 __all__ = ["product"]
 
@@ -175,3 +178,25 @@ def test_a_renewed_certificate_is_taken_up_and_a_half_written_one_is_not(
     files[0].write_bytes(fresh[0].read_bytes())
     wait_until(lambda: shown() != first)
     assert shown().strip() == fresh[0].read_text(encoding="utf-8").strip()
+
+
+def test_who_waits_with_a_handshake_counts_as_a_connection(files: tuple[Path, Path]) -> None:
+    """Or a network without a key could open as many as it likes."""
+
+    async def test() -> None:
+        context = tls.Certificate(str(files[0]), str(files[1])).context
+        async with rig(tls=context, max_connections=3) as r:
+            idle = [await r.client() for _ in range(3)]
+            await until(lambda: len(r.gateway._doors) == 3)
+            late = await r.client()
+            assert await late.closed()
+            idle[0].send(b"\x16\x03\x01")  # a handshake that never goes on counts too
+            idle[1].close()
+            await until(lambda: len(r.gateway._doors) == 2)
+            trust = ssl.create_default_context(cafile=str(files[0]))
+            reader, writer = await asyncio.open_connection("127.0.0.1", r.gateway.port, ssl=trust)
+            writer.write(request("GET", "/v1/models"))
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            writer.close()
+
+    run(test())
